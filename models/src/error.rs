@@ -1,0 +1,163 @@
+//! Everything that can go wrong while loading, splitting or running a model.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of this crate. Texts name the file and the field and never contain prompts or activations.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A model file is damaged, truncated or not what its name says.
+    #[error("{}: {field}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The field or tensor that is wrong.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The architecture is none of the supported families.
+    #[error("unsupported architecture {got:?}, supported are {supported}")]
+    UnsupportedArchitecture {
+        /// The name found in the file.
+        got: String,
+        /// The names this crate knows.
+        supported: &'static str,
+    },
+    /// A configuration value is missing, out of range or contradicts another one.
+    #[error("model configuration: {field}: {reason}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the model needs is not in its source.
+    #[error("tensor {name} is missing")]
+    MissingTensor {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("tensor {name}: expected shape {expected:?}, got {got:?}")]
+    TensorShape {
+        /// Name of the tensor.
+        name: String,
+        /// Shape implied by the configuration.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// The model has no tokenizer, or one that cannot be built.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The chat template does not parse or refuses the conversation.
+    #[error("chat template: {reason}")]
+    ChatTemplate {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A split on disk contradicts its manifest or the other half.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What the manifest says.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The input of a round, or its reply, has another shape than the plan says.
+    #[error("round {round}: expected {expected}, got {got}")]
+    RoundShape {
+        /// Index of the round in its plan.
+        round: usize,
+        /// What the plan says.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The context window has no room for these tokens.
+    #[error("context of {limit} tokens: {cached} are in use, {requested} more do not fit")]
+    ContextFull {
+        /// Context length of the model.
+        limit: usize,
+        /// Tokens in the cache.
+        cached: usize,
+        /// Tokens of the refused pass.
+        requested: usize,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token id {got} is not below the vocabulary size {vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        got: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A value exceeds a limit of [`crate::limits`].
+    #[error("{what}: {got} exceeds the limit {limit}")]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// Value found.
+        got: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A sampling parameter is out of range.
+    #[error("sampling: {field} must be {expected}, got {got}")]
+    Sampling {
+        /// The parameter.
+        field: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value.
+        got: f64,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A backend of the remote linear layers failed.
+    #[error(transparent)]
+    Backend(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps an error of a backend implemented outside this crate.
+    pub fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Backend(Box::new(source))
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn malformed(
+        path: impl Into<PathBuf>,
+        field: impl Into<String>,
+        reason: impl std::fmt::Display,
+    ) -> Self {
+        Self::Malformed { path: path.into(), field: field.into(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn config(field: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self::Config { field, reason: reason.to_string() }
+    }
+}

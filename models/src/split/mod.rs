@@ -1,0 +1,3 @@
+//! Which tensors live where: the split of a model between client and server.
+
+pub mod plan;

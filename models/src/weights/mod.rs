@@ -1,0 +1,74 @@
+//! Where weights come from: GGUF, safetensors, ONNX, or memory.
+
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+
+/// Named tensors of one model.
+pub trait WeightSource: Send + Sync {
+    /// All names, sorted.
+    fn names(&self) -> Vec<String>;
+
+    /// Shape of a tensor, without reading it; `None` if there is none of that name.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// Reads a tensor as f32 on the CPU, dequantized if need be; row-major, linear layers `[out, in]` unless the
+    /// source's format says otherwise.
+    ///
+    /// # Errors
+    /// If there is none of that name, or its data is damaged.
+    fn get(&self, name: &str) -> Result<Tensor>;
+
+    /// Whether there is a tensor of that name.
+    fn contains(&self, name: &str) -> bool {
+        self.shape(name).is_some()
+    }
+
+    /// Reads a tensor and checks its shape.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and if the shape differs.
+    fn get_shaped(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
+        match self.shape(name) {
+            None => return Err(Error::MissingTensor { name: name.to_owned() }),
+            Some(got) if got != expected => {
+                return Err(Error::TensorShape { name: name.to_owned(), expected: expected.to_vec(), got });
+            }
+            Some(_) => {}
+        }
+        self.get(name)
+    }
+}
+
+/// Weights in memory, for tests and generated models.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySource {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl MemorySource {
+    /// A source of these tensors.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        Self { tensors: tensors.into_iter().collect() }
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.tensors.insert(name.into(), tensor);
+    }
+}
+
+impl WeightSource for MemorySource {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|tensor| tensor.dims().to_vec())
+    }
+
+    fn get(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
+        Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
+    }
+}
