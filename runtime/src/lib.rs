@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Joins `fhe_layers` (the cryptography) and `models` (the language models): the server, the client library, the
+//! sessions between them and the `sotto` command line.
+//!
+//! | where | what | secrets |
+//! |---|---|---|
+//! | [`server`] | catalogue, mask jobs, bodies | none: it sees keys' public halves and encrypted bodies |
+//! | `client`, `session`, `backend` | slot pool, round trips, remote linear layers | the batch secrets and pads |
+//! | [`protocol`], [`tls`], [`connect_string`] | what both sides agree on | |
+//! | `cli` | the command line | |
+//!
+//! `server` never uses `client` and the other way round.
+#![warn(missing_docs)]
+
+pub mod connect_string;
+pub mod error;
+pub mod limits;
+pub mod protocol;
+pub mod server;
+// split_store follows
+pub mod tls;
+
+pub use error::{Error, Result};

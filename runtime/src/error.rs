@@ -1,0 +1,244 @@
+//! The crate's error type, its exit codes and its form on the wire.
+//!
+//! Variants are split by blame: the caller (usage, files), the peer (malformed, refused) and the machine (disk,
+//! ports). No variant ever carries prompts, activations, keys or credentials.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whatever can go wrong between a prompt and its answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A peer or file sent something of the wrong form.
+    #[error("{field}: expected {expected}, got {got}")]
+    Malformed {
+        /// What was read.
+        field: &'static str,
+        /// The form it should have.
+        expected: String,
+        /// The form it has; never the data itself.
+        got: String,
+    },
+    /// A length exceeds a limit of [`crate::limits`].
+    #[error("{field}: {got} exceeds the limit of {limit}")]
+    TooLong {
+        /// What is too long.
+        field: &'static str,
+        /// Its length.
+        got: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// No common protocol version.
+    #[error("no common protocol version: we speak {ours}, the other side offers {theirs:?}")]
+    Version {
+        /// Our version.
+        ours: u32,
+        /// Theirs.
+        theirs: Vec<u32>,
+    },
+    /// The credential is missing, unknown, malformed or revoked. One variant for all, so that probing tells nothing.
+    #[error("the credential was refused; ask the server's operator for a valid one")]
+    Credential,
+    /// The credential's budget does not cover the request.
+    #[error("the credential's budget of {counter} is used up: wanted {wanted}, left {left}")]
+    Budget {
+        /// "mask slots" or "body tokens".
+        counter: &'static str,
+        /// What the request needs.
+        wanted: u64,
+        /// What is left.
+        left: u64,
+    },
+    /// The lease is malformed, expired, used up, of another model or of an earlier run of the server.
+    #[error("lease refused: {0}; open a new one")]
+    Lease(&'static str),
+    /// The server has no such model.
+    #[error("the server has no model {digest}; `sotto serve` prints the digest it serves")]
+    UnknownModel {
+        /// Hexadecimal digest.
+        digest: String,
+    },
+    /// The model is known but still being prepared.
+    #[error("the model is still being prepared")]
+    NotReady,
+    /// A digest differs from the pinned one.
+    #[error("{what}: expected digest {expected}, got {got}")]
+    Digest {
+        /// What was hashed.
+        what: String,
+        /// Hexadecimal digest expected.
+        expected: String,
+        /// Hexadecimal digest found.
+        got: String,
+    },
+    /// A batch id was used again with other keys or for another model.
+    #[error("this batch id belongs to other keys")]
+    BatchConflict,
+    /// No such batch for this credential.
+    #[error("no such batch")]
+    NoSuchBatch,
+    /// A bounded queue is full.
+    #[error("{what} is full; try again in {} ms", retry_after.as_millis())]
+    Busy {
+        /// The queue.
+        what: &'static str,
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// The server drains before it stops.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The work was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The server could not be reached.
+    #[error("cannot reach {address}: {reason}")]
+    Connect {
+        /// "host:port".
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection broke.
+    #[error("connection lost: {0}")]
+    Transport(String),
+    /// The server refused with a reason this build does not know.
+    #[error("the server refused ({reason}): {message}")]
+    Remote {
+        /// Stable word or the gRPC code.
+        reason: String,
+        /// The server's message.
+        message: String,
+    },
+    /// The peer's certificate is not the pinned one, or TLS failed otherwise.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// A connect string does not parse.
+    #[error("connect string: {0}")]
+    ConnectString(String),
+    /// The port is taken.
+    #[error("address {address} is already in use; choose another with --listen")]
+    PortInUse {
+        /// "host:port".
+        address: String,
+    },
+    /// The split directory is missing or incomplete.
+    #[error("{} is not a split ({missing}); create one with `sotto split MODEL --out {}`", path.display(), path.display())]
+    NotASplit {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing.
+        missing: String,
+    },
+    /// Prepared tables do not match their manifest.
+    #[error("{} is damaged ({reason}); delete it and it will be prepared again", path.display())]
+    CorruptTables {
+        /// The file.
+        path: PathBuf,
+        /// What does not match.
+        reason: String,
+    },
+    /// No space left.
+    #[error("no space left while writing {}; free some and run again", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Any other input or output error.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was done, with the path.
+        context: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The credential store failed.
+    #[error("credential store: {0}")]
+    Store(String),
+    /// Wrong use of the command line or of the library.
+    #[error("{0}")]
+    Usage(String),
+    /// Fetching a model failed.
+    #[error("fetch: {0}")]
+    Fetch(String),
+    /// The client ran out of mask slots for longer than it is willing to wait.
+    #[error("no mask slots after {} s: {reason}", waited.as_secs())]
+    SlotTimeout {
+        /// How long.
+        waited: Duration,
+        /// What held them up.
+        reason: String,
+    },
+    /// Error of the models crate.
+    #[error(transparent)]
+    Models(#[from] models::Error),
+    /// Error of Candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A bug: something that cannot happen did.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Wraps an I/O error; a full disk becomes [`Error::DiskFull`].
+    pub fn io(action: &str, path: &Path, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::StorageFull
+            | std::io::ErrorKind::QuotaExceeded
+            | std::io::ErrorKind::FileTooLarge => Self::DiskFull { path: path.to_owned() },
+            _ => Self::Io { context: format!("{action} {}", path.display()), source },
+        }
+    }
+
+    /// Exit code of the command line: 1 other, 2 usage, 3 unreachable, 4 refused, 5 mismatch, 6 files missing or
+    /// damaged, 7 port in use, 8 disk full, 9 fetch failed, 10 out of slots, 130 cancelled.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::ConnectString(_) => 2,
+            Self::Connect { .. } | Self::Transport(_) | Self::ShuttingDown => 3,
+            Self::Credential | Self::Budget { .. } | Self::Lease(_) | Self::Busy { .. } => 4,
+            Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
+            Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
+            Self::PortInUse { .. } => 7,
+            Self::DiskFull { .. } => 8,
+            Self::Fetch(_) => 9,
+            Self::SlotTimeout { .. } => 10,
+            Self::Cancelled => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// Stable words of the metadata `sotto-reason`, one per kind of refusal.
+pub mod reason {
+    /// Wrong form or over a limit.
+    pub const MALFORMED: &str = "malformed";
+    /// No common version.
+    pub const VERSION: &str = "version";
+    /// Credential missing, unknown or revoked.
+    pub const CREDENTIAL: &str = "credential";
+    /// Budget used up.
+    pub const BUDGET: &str = "budget";
+    /// Lease expired, used up or of another run: open a new one.
+    pub const LEASE: &str = "lease";
+    /// No such model.
+    pub const UNKNOWN_MODEL: &str = "unknown-model";
+    /// Model still being prepared.
+    pub const NOT_READY: &str = "not-ready";
+    /// Batch id used with other keys.
+    pub const BATCH_CONFLICT: &str = "batch-conflict";
+    /// No such batch.
+    pub const NO_SUCH_BATCH: &str = "no-such-batch";
+    /// Queue full; `retry-after-ms` is set.
+    pub const BUSY: &str = "busy";
+    /// Draining; `retry-after-ms` is set.
+    pub const SHUTTING_DOWN: &str = "shutting-down";
+    /// Cancelled by the client or an operator.
+    pub const CANCELLED: &str = "cancelled";
+}

@@ -1,0 +1,113 @@
+//! Limits on everything a peer can make grow, with where each number comes from.
+
+use std::time::Duration;
+
+/// Model tokens in one body frame. A prefill pass holds at most 256 tokens: longer prompts go in several passes.
+pub const MAX_TOKENS_PER_BODY: u32 = 256;
+
+/// Bytes of one incoming gRPC message on the server. The largest honest one is a body frame of 256 tokens: a fused
+/// round of a 3B model has 16,384 columns at 5 bytes, 20.9 MB; headers round it up.
+pub const MAX_REQUEST_BYTES: usize = 24 << 20;
+
+/// Bytes of one incoming gRPC message on the client. The largest honest one is a reply to 256 tokens with 32,768 rows
+/// at 4 bytes, 33.6 MB.
+pub const MAX_REPLY_BYTES: usize = 40 << 20;
+
+/// Bytes of serialized evaluation keys. Key-switch bodies and public key at N = 2048 take 38 KB; twice that leaves
+/// room for a later parameter set.
+pub const MAX_KEYS_BYTES: usize = 96 << 10;
+
+/// Bytes of a lease; version, identities, counters and signature take 104 bytes.
+pub const MAX_LEASE_BYTES: usize = 256;
+
+/// Bytes of a credential: 16 hex digits, a dot and 43 base64 characters.
+pub const MAX_CREDENTIAL_BYTES: usize = 96;
+
+/// Bytes of the agent text.
+pub const MAX_AGENT_BYTES: usize = 64;
+
+/// Ranges in a resumed mask job. A lost connection leaves one hole per piece at worst.
+pub const MAX_WANTED_RANGES: usize = 4096;
+
+/// Bytes of one chunk of the client part; bounds what the server buffers per download.
+pub const CLIENT_PART_CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes of the client part a client accepts: embeddings of a 3B model in f32 plus room.
+pub const MAX_CLIENT_PART_BYTES: u64 = 4 << 30;
+
+/// Files of the client part a client accepts; a split writes fewer than ten.
+pub const MAX_CLIENT_PART_FILES: u32 = 32;
+
+/// Open TCP connections, TLS handshakes included.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// HTTP/2 streams per connection. A client needs one body stream, a few mask jobs and unary calls.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 32;
+
+/// Body streams per process; each holds at most one frame in flight.
+pub const MAX_BODY_STREAMS: usize = 256;
+
+/// Body streams per credential: one per session plus the one that replaces it after a reconnect.
+pub const MAX_BODY_STREAMS_PER_CREDENTIAL: usize = 64;
+
+/// Body products that may wait for a core before frames are refused.
+pub const MAX_QUEUED_BODIES: usize = 512;
+
+/// Mask jobs waiting or running per process.
+pub const MAX_MASK_JOBS: usize = 128;
+
+/// Mask jobs waiting or running per credential.
+pub const MAX_MASK_JOBS_PER_CREDENTIAL: usize = 64;
+
+/// Batches that share one pass over the tables; past four the stream no longer bounds the pass.
+pub const MAX_BATCHES_PER_PASS: usize = 4;
+
+/// Mask blocks per scheduling step: the longest time a cancelled or urgent job waits, about 100 ms of one core at
+/// 2.5 us per row and 64 rows, and the memory of a piece (16 KB per block).
+pub const MASK_BLOCKS_PER_STEP: usize = 64;
+
+/// Finished pieces that may wait for a slow reader before its job is skipped.
+pub const MASK_PIECES_BUFFERED: usize = 4;
+
+/// Finished batches whose key hash is remembered per credential, so that a reused batch id is refused.
+pub const MAX_REMEMBERED_BATCHES: usize = 4096;
+
+/// A TLS handshake takes a few milliseconds plus round trips; a peer that needs longer is stalled.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body stream without frames is closed after this; an interactive session may idle for long, so it is generous
+/// and the client reconnects by itself.
+pub const BODY_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// HTTP/2 keep-alive pings find dead peers.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time a peer has to answer a keep-alive ping.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Life of a lease. A revoked credential stops working on separate replicas after this.
+pub const LEASE_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Difference between the clocks of catalogue and replica that a lease survives.
+pub const LEASE_CLOCK_LEEWAY: Duration = Duration::from_secs(60);
+
+/// Body tokens of one lease: what a crash of the server costs a credential at most, and how often the store is synced.
+pub const MAX_LEASE_BODY_TOKENS: u64 = 4096;
+
+/// Mask slots of one lease.
+pub const MAX_LEASE_MASK_SLOTS: u64 = 4096;
+
+/// Open leases per credential.
+pub const MAX_LEASES_PER_CREDENTIAL: usize = 256;
+
+/// Time that running work gets after SIGTERM.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/2 window of one stream: a whole prefill frame must not wait for window updates.
+pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+
+/// HTTP/2 window of one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// HTTP/2 frame size: a one-token reply of 16 KB and more fits one frame.
+pub const HTTP2_FRAME_BYTES: u32 = 256 << 10;

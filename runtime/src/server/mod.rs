@@ -1,0 +1,3 @@
+//! The server: catalogue, mask jobs and bodies.
+
+pub mod state;

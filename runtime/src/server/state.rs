@@ -1,0 +1,47 @@
+//! Files of the state directory: TLS identity, signing key, credential store.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path` with mode 0600: a temporary file is synced and renamed, so that a crash leaves either the
+/// old file or the new one.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::DiskFull`].
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        std::fs::remove_file(&temporary).ok();
+        Error::io("write", path, error)
+    })
+}
+
+/// Reads the 32-byte secret at `path`, made from the operating system's randomness on first use.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::DiskFull`] on the file, [`Error::Malformed`] if it has another length.
+pub fn load_or_generate_secret(path: &Path) -> Result<zeroize::Zeroizing<[u8; 32]>> {
+    if !path.exists() {
+        let fresh = zeroize::Zeroizing::new(rand::random::<[u8; 32]>());
+        write_private(path, &*fresh)?;
+        return Ok(fresh);
+    }
+    let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| Error::io("read", path, error))?);
+    let secret: [u8; 32] = bytes.as_slice().try_into().map_err(|_| Error::Malformed {
+        field: "signing key file",
+        expected: "32 bytes".to_owned(),
+        got: format!("{} bytes", bytes.len()),
+    })?;
+    Ok(zeroize::Zeroizing::new(secret))
+}
