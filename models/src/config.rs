@@ -93,3 +93,20 @@ pub trait SplitFamily: Send + Sync {
     /// If a tensor is missing or misshapen.
     fn local_tensors(&self, source: &dyn WeightSource, kind: PlanKind) -> Result<Vec<(String, Tensor)>>;
 }
+
+/// Configuration of a model of any family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "lowercase")]
+pub enum ModelConfig {
+    /// Llama, Qwen2, Qwen3.
+    Llama(crate::llama::Config),
+}
+
+impl ModelConfig {
+    /// What the family provides to be split.
+    pub fn split_family(&self) -> &dyn SplitFamily {
+        match self {
+            Self::Llama(config) => config,
+        }
+    }
+}

@@ -5,10 +5,18 @@
 //! that never sees the activations (crate `runtime`). The user's data stays with the client; the linear weights
 //! are not shipped to it.
 
+pub mod chat_template;
 pub mod config;
 pub mod error;
+pub mod generate;
+pub mod layers;
+pub mod limits;
 pub mod linear;
+pub mod llama;
+pub mod model;
+pub mod source;
 pub mod split;
+pub mod tokenizer;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,5 +1,9 @@
 //! Where weights come from: GGUF, safetensors, ONNX, or memory.
 
+pub mod gguf;
+mod gguf_tokenizer;
+pub mod names;
+
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;

@@ -1,0 +1,4 @@
+//! From logits to text: sampling, stopping, streaming.
+
+pub mod sampler;
+pub mod stop;

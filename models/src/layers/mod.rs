@@ -1,0 +1,7 @@
+//! Local operations of transformer blocks: what the client computes itself, in the clear.
+
+pub mod attention;
+pub mod head;
+pub mod kv_cache;
+pub mod norm;
+pub mod rope;

@@ -1,0 +1,3 @@
+//! Names of the same tensors in different file formats.
+
+pub mod llama;
