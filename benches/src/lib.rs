@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Measurements of sotto, each with its command, its raw JSON and a check that fails the run when an answer is wrong.
+//!
+//! The binaries are thin: they parse their arguments, call this library and print. What they share lives here.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`machine`] | cpu, instruction sets, threads, git revision, date: the line every report carries |
+//! | [`check`] | named checks; one failed check fails the run |
+//! | [`stats`] | medians, ratios, relative errors, wall-clock samples |
+//! | [`output`] | one JSON object as the last line of stdout, everything else to stderr |
+//! | [`shapes`] | the matrices and counts of a decoder, read from its GGUF |
+//! | [`clear`] | time of each operation in clear f32 (candle) |
+//! | [`linear_run`] | one linear layer by the split-phase protocol: `--bin linear` as a process |
+//! | [`tfhe_ops`] | activation, softmax, norm and encrypted products on TFHE's programmable bootstrapping |
+//! | [`per_op`] | the table of `--bin per-op` |
+//! | [`digits`], [`classifier`] | the quantized linear classifier of `--bin classifier` |
+//! | [`peers`] | other libraries on the same shapes, interleaved with ours |
+//! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
+
+pub mod check;
+pub mod clear;
+pub mod linear_run;
+pub mod machine;
+pub mod output;
+pub mod per_op;
+pub mod shapes;
+pub mod stats;
+pub mod tfhe_ops;
