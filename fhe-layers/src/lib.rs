@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The split-phase encrypted linear layer.
+
+pub mod arith;
+pub mod kernels;
