@@ -2,6 +2,7 @@
 
 use super::LinearBackend;
 use crate::config::SplitFamily;
+use crate::linear::quantize::QuantizedRound;
 use crate::split::plan::SplitPlan;
 use crate::weights::WeightSource;
 use crate::{Error, Result};
@@ -44,6 +45,23 @@ impl DenseBackend {
         let weights = (0..plan.rounds.len())
             .into_par_iter()
             .map(|round| family.round_weights(source, &plan, round))
+            .collect::<Result<Vec<_>>>()?;
+        Self::new(plan, weights)
+    }
+
+    /// A backend of dequantized int8 weights, to see what quantizing them costs.
+    ///
+    /// # Errors
+    /// If the rounds contradict the plan.
+    ///
+    /// # Panics
+    /// If a round has another number of matrices or columns than in the plan.
+    pub fn from_quantized(plan: SplitPlan, rounds: &[QuantizedRound]) -> Result<Self> {
+        let weights = plan
+            .rounds
+            .iter()
+            .zip(rounds)
+            .map(|(spec, round)| round.dequantize(spec))
             .collect::<Result<Vec<_>>>()?;
         Self::new(plan, weights)
     }

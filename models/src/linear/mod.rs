@@ -4,6 +4,7 @@
 //! [`crate::split::plan`]) to a [`LinearBackend`] and gets one product per matrix of the round back.
 
 pub mod dense;
+pub mod quantize;
 
 use crate::Result;
 use candle_core::Tensor;

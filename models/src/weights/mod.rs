@@ -3,6 +3,7 @@
 pub mod gguf;
 mod gguf_tokenizer;
 pub mod names;
+pub mod safetensors;
 
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
