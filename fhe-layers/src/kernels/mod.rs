@@ -17,6 +17,8 @@ mod lines;
 pub mod mask_mac;
 pub mod planes;
 pub mod pointwise;
+#[cfg(target_arch = "x86_64")]
+mod reduce52;
 mod weights;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError};

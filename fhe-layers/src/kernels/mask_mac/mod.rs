@@ -209,7 +209,7 @@ pub struct MacAccumulator {
 
 /// Words per point: AVX-512 and scalar keep two, AVX2 three.
 fn parts(isa: Isa) -> usize {
-    if isa == Isa::Avx2 { 2 } else { 2 }
+    if isa == Isa::Avx2 { 3 } else { 2 }
 }
 
 impl MacAccumulator {

@@ -1,1 +1,82 @@
-pub(super) use super::scalar::*;
+//! AVX2 form.
+//!
+//! `vpmaddubsw` saturates (two products reach `2 * 255 * 127 > 2^15`), so even and odd bytes are widened to 16 bits
+//! and multiplied by `vpmaddwd`, whose 32-bit sums are exact. Lane sums stay in range as in the AVX-512 form.
+#![allow(unsafe_code, reason = "AVX2 intrinsics; the facade checks the processor and the lengths")]
+
+use std::arch::x86_64::*;
+
+use super::{LINE_BYTES, Product, recombine};
+
+/// Rows that share a plane's loads and widening.
+const ROWS: usize = 4;
+
+/// Bytes of a vector.
+const LANES: usize = 32;
+
+/// Overwrites `out[r][token]`.
+pub(super) fn product(product: &Product<'_>, out: &mut [i64]) {
+    // SAFETY: the facade has called Isa::assert_supported.
+    unsafe { all_rows(product, out) }
+}
+
+#[target_feature(enable = "avx2")]
+fn all_rows(product: &Product<'_>, out: &mut [i64]) {
+    let stride = product.stride;
+    let count = product.rows.len() / stride;
+    for r in 0..count {
+        out[r * product.tokens + product.token] = 0;
+    }
+    for (p, plane) in product.planes.chunks_exact(stride).enumerate() {
+        let mut store = |r: usize, sum| recombine(&mut out[r * product.tokens + product.token], p, sum);
+        let whole = count / ROWS * ROWS;
+        for r in (0..whole).step_by(ROWS) {
+            let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], plane);
+            (0..ROWS).for_each(|i| store(r + i, sums[i]));
+        }
+        for r in whole..count {
+            let [sum] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], plane);
+            store(r, sum);
+        }
+    }
+}
+
+/// Sums of `R` rows times one plane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile<const R: usize>(rows: &[i8], plane: &[u8]) -> [i32; R] {
+    let stride = plane.len();
+    assert!(rows.len() == R * stride && stride.is_multiple_of(LINE_BYTES));
+    let low_bytes = _mm256_set1_epi16(0xff);
+    let mut sums = [_mm256_setzero_si256(); R];
+    for at in (0..stride).step_by(LANES) {
+        // SAFETY: `at + 32 <= stride`, so every load stays in its row or in the plane.
+        unsafe {
+            let bytes = _mm256_loadu_si256(plane.as_ptr().add(at).cast());
+            let (even, odd) = (_mm256_and_si256(bytes, low_bytes), _mm256_srli_epi16::<8>(bytes));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let weights = _mm256_loadu_si256(rows.as_ptr().add(r * stride + at).cast());
+                let (w_even, w_odd) = widen(weights);
+                let products =
+                    _mm256_add_epi32(_mm256_madd_epi16(even, w_even), _mm256_madd_epi16(odd, w_odd));
+                *sum = _mm256_add_epi32(*sum, products);
+            }
+        }
+    }
+    sums.map(|sum| horizontal(sum))
+}
+
+/// Even and odd bytes, sign-extended to 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen(weights: __m256i) -> (__m256i, __m256i) {
+    (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights)), _mm256_srai_epi16::<8>(weights))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn horizontal(sum: __m256i) -> i32 {
+    let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    let pair = _mm_add_epi32(half, _mm_shuffle_epi32::<0b00_00_11_10>(half));
+    _mm_cvtsi128_si32(_mm_add_epi32(pair, _mm_shuffle_epi32::<0b00_00_00_01>(pair)))
+}
