@@ -6,6 +6,7 @@
 //! | [`server`] | catalogue, mask jobs, bodies | none: it sees keys' public halves and encrypted bodies |
 //! | `client`, `session`, `backend` | slot pool, round trips, remote linear layers | the batch secrets and pads |
 //! | [`protocol`], [`tls`], [`connect_string`] | what both sides agree on | |
+//! | [`split_store`] | a split on disk: client part, server part, prepared tables | |
 //! | `cli` | the command line | |
 //!
 //! `server` never uses `client` and the other way round.
@@ -16,7 +17,7 @@ pub mod error;
 pub mod limits;
 pub mod protocol;
 pub mod server;
-// split_store follows
+pub mod split_store;
 pub mod tls;
 
 pub use error::{Error, Result};

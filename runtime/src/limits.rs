@@ -9,6 +9,9 @@ pub const MAX_TOKENS_PER_BODY: u32 = 256;
 /// round of a 3B model has 16,384 columns at 5 bytes, 20.9 MB; headers round it up.
 pub const MAX_REQUEST_BYTES: usize = 24 << 20;
 
+/// Bytes of one request to the catalogue or of a mask job: keys, lease and wanted ranges.
+pub const MAX_UNARY_REQUEST_BYTES: usize = 256 << 10;
+
 /// Bytes of one incoming gRPC message on the client. The largest honest one is a reply to 256 tokens with 32,768 rows
 /// at 4 bytes, 33.6 MB.
 pub const MAX_REPLY_BYTES: usize = 40 << 20;
@@ -38,6 +41,9 @@ pub const MAX_CLIENT_PART_BYTES: u64 = 4 << 30;
 /// Files of the client part a client accepts; a split writes fewer than ten.
 pub const MAX_CLIENT_PART_FILES: u32 = 32;
 
+/// Client parts being sent at once; each holds a thread and a few chunks.
+pub const MAX_DOWNLOADS: usize = 32;
+
 /// Open TCP connections, TLS handshakes included.
 pub const MAX_CONNECTIONS: usize = 512;
 
@@ -62,15 +68,15 @@ pub const MAX_MASK_JOBS_PER_CREDENTIAL: usize = 64;
 /// Batches that share one pass over the tables; past four the stream no longer bounds the pass.
 pub const MAX_BATCHES_PER_PASS: usize = 4;
 
-/// Mask blocks per scheduling step: the longest time a cancelled or urgent job waits, about 100 ms of one core at
-/// 2.5 us per row and 64 rows, and the memory of a piece (16 KB per block).
-pub const MASK_BLOCKS_PER_STEP: usize = 64;
+/// Rows per scheduling step of the mask half: 5 ms of one core at 2.5 us per row, four times that for four batches.
+/// A cancelled or urgent job waits for one step at most.
+pub const MASK_ROWS_PER_STEP: usize = 2048;
 
-/// Finished pieces that may wait for a slow reader before its job is skipped.
-pub const MASK_PIECES_BUFFERED: usize = 4;
+/// Mask blocks per step and message, whatever their rows: 16 KB each, so 2 MB.
+pub const MAX_MASK_BLOCKS_PER_PIECE: usize = 128;
 
-/// Finished batches whose key hash is remembered per credential, so that a reused batch id is refused.
-pub const MAX_REMEMBERED_BATCHES: usize = 4096;
+/// Finished pieces that may wait for a slow reader before its job is passed over.
+pub const MASK_PIECES_BUFFERED: usize = 3;
 
 /// A TLS handshake takes a few milliseconds plus round trips; a peer that needs longer is stalled.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +84,9 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A body stream without frames is closed after this; an interactive session may idle for long, so it is generous
 /// and the client reconnects by itself.
 pub const BODY_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A body stream must show a lease within this; before that nobody pays for it.
+pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// HTTP/2 keep-alive pings find dead peers.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

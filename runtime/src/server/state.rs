@@ -7,6 +7,12 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// The credential store's file in the state directory.
+pub const CREDENTIALS_FILE: &str = "credentials.redb";
+
+/// The file of the key that signs leases; processes that share leases share it.
+pub const SIGNING_KEY_FILE: &str = "signing.key";
+
 /// Writes `bytes` to `path` with mode 0600: a temporary file is synced and renamed, so that a crash leaves either the
 /// old file or the new one.
 ///

@@ -1,0 +1,334 @@
+//! Listening sockets, TLS handshakes, and the threads that run connections.
+
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::RoutesBuilder;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::admission::{Bounded, Place};
+use super::bodies::BodiesService;
+use super::catalogue::CatalogueService;
+use super::mask_jobs::{MaskDriver, MaskJobsService};
+use super::{Role, Shared, spawn};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::protocol::wire::bodies_server::BodiesServer;
+use crate::protocol::wire::catalogue_server::CatalogueServer;
+use crate::protocol::wire::mask_jobs_server::MaskJobsServer;
+
+/// Lowest priority a thread can have: mask jobs only take what nobody else wants.
+const BACKGROUND_NICE: i32 = 19;
+
+/// Connections handed over but not yet taken by their worker.
+const HANDOVER: usize = 64;
+
+/// Binds all addresses.
+///
+/// # Errors
+/// [`Error::PortInUse`] or [`Error::Io`].
+pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+    addresses
+        .iter()
+        .map(|address| {
+            let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+                std::io::ErrorKind::AddrInUse => Error::PortInUse { address: address.to_string() },
+                _ => Error::Io { context: format!("listen on {address}"), source: error },
+            })?;
+            listener
+                .set_nonblocking(true)
+                .map_err(|source| Error::Io { context: format!("listen on {address}"), source })?;
+            Ok(listener)
+        })
+        .collect()
+}
+
+/// Starts the worker threads, the accepting thread and the mask driver.
+///
+/// # Errors
+/// [`Error::Io`] if a thread or pool cannot be started.
+pub(crate) fn spawn_all(
+    shared: &Arc<Shared>,
+    driver: &Arc<MaskDriver>,
+    listeners: Vec<TcpListener>,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<Vec<JoinHandle<()>>> {
+    let body_pool = Arc::new(pool(shared.config.threads, "sotto-body", None)?);
+    let mut threads = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..shared.config.threads.max(1) {
+        let (sender, receiver) = mpsc::channel(HANDOVER);
+        let load = Bounded::new("worker", usize::MAX);
+        workers.push((sender, load));
+        let worker = Worker {
+            shared: Arc::clone(shared),
+            driver: Arc::clone(driver),
+            body_pool: Arc::clone(&body_pool),
+            tls: TlsAcceptor::from(Arc::clone(&tls)),
+        };
+        threads.push(spawn(&format!("sotto-net-{index}"), move || worker.run(receiver))?);
+    }
+    threads.push(spawn("sotto-accept", {
+        let shared = Arc::clone(shared);
+        move || accept(&shared, listeners, &workers)
+    })?);
+    if shared.config.roles.contains(&Role::Mask) {
+        let mask_pool = pool(shared.config.threads, "sotto-mask", Some(BACKGROUND_NICE))?;
+        let (shared, driver) = (Arc::clone(shared), Arc::clone(driver));
+        // Ends with MaskDriver::stop, after the connections have drained.
+        drop(spawn("sotto-mask-driver", move || driver.run(&shared, &mask_pool))?);
+    }
+    Ok(threads)
+}
+
+/// A rayon pool whose threads have priority `nice`.
+///
+/// # Errors
+/// [`Error::Internal`] if it cannot be started.
+pub(crate) fn pool(threads: usize, name: &'static str, nice: Option<i32>) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .start_handler(move |_| {
+            // On Linux this sets the calling thread's priority. Failing to lower it costs latency only.
+            if let Some(nice) = nice {
+                rustix::process::setpriority_process(None, nice).ok();
+            }
+        })
+        .build()
+        .map_err(|error| Error::Internal(format!("cannot start {threads} threads: {error}")))
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// An accepted socket with its places in the server's and the worker's count.
+type Handover = (std::net::TcpStream, Place, Place);
+
+/// A worker's entrance and its load.
+type Entrance = (mpsc::Sender<Handover>, Arc<Bounded>);
+
+/// Accepts connections and gives each to the worker with the fewest.
+fn accept(shared: &Arc<Shared>, listeners: Vec<TcpListener>, workers: &[Entrance]) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            return shared.fail(Error::Io { context: "start a runtime".to_owned(), source });
+        }
+    };
+    runtime.block_on(async {
+        let loops = listeners.into_iter().map(|listener| accept_from(shared, listener, workers));
+        let mut drain = shared.drain_signal();
+        tokio::select! {
+            _ = futures::future::join_all(loops) => {}
+            _ = drain.wait_for(|draining| *draining) => {}
+        }
+    });
+}
+
+async fn accept_from(shared: &Arc<Shared>, listener: TcpListener, workers: &[Entrance]) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors or a connection that is gone already: go on after a pause.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Too many connections: closing this one at once is the refusal; there is no TLS yet to say more.
+        let Ok(place) = shared.connections.enter() else {
+            shared.metrics.refused.inc();
+            continue;
+        };
+        let Some((sender, load)) = workers.iter().min_by_key(|(_, load)| load.taken()) else { return };
+        if let (Ok(load), Ok(stream)) = (load.enter(), stream.into_std()) {
+            sender.send((stream, place, load)).await.ok();
+        }
+    }
+}
+
+/// One thread that runs connections.
+struct Worker {
+    shared: Arc<Shared>,
+    driver: Arc<MaskDriver>,
+    body_pool: Arc<rayon::ThreadPool>,
+    tls: TlsAcceptor,
+}
+
+impl Worker {
+    fn run(self, incoming: mpsc::Receiver<Handover>) {
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(source) => {
+                return self.shared.fail(Error::Io { context: "start a runtime".to_owned(), source });
+            }
+        };
+        runtime.block_on(self.serve(incoming));
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+
+    async fn serve(self, mut incoming: mpsc::Receiver<Handover>) {
+        let (sender, accepted) = mpsc::channel(HANDOVER);
+        let shared = Arc::clone(&self.shared);
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            while let Some((stream, place, load)) = incoming.recv().await {
+                let Ok(stream) = TcpStream::from_std(stream) else { continue };
+                tokio::spawn(handshake(
+                    Arc::clone(&shared),
+                    tls.clone(),
+                    (stream, place, load),
+                    sender.clone(),
+                ));
+            }
+        });
+        let mut drain = self.shared.drain_signal();
+        let mut deadline = self.shared.drain_signal();
+        let routes = self.routes();
+        let serving = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+            .max_frame_size(limits::HTTP2_FRAME_BYTES)
+            .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async move {
+                drain.wait_for(|draining| *draining).await.ok();
+            });
+        let timeout = async move {
+            deadline.wait_for(|draining| *draining).await.ok();
+            tokio::time::sleep(limits::DRAIN_TIMEOUT).await;
+        };
+        tokio::select! {
+            served = serving => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "a worker stopped serving");
+                }
+            }
+            () = timeout => tracing::warn!("connections were cut: they did not end in time"),
+        }
+    }
+
+    fn routes(&self) -> tonic::service::Routes {
+        let roles = &self.shared.config.roles;
+        let mut routes = RoutesBuilder::default();
+        // Health lives in the catalogue service, so every role has it; what needs credentials finds none elsewhere.
+        let catalogue = CatalogueService(Arc::clone(&self.shared));
+        routes.add_service(
+            CatalogueServer::new(catalogue).max_decoding_message_size(limits::MAX_UNARY_REQUEST_BYTES),
+        );
+        if roles.contains(&Role::Mask) {
+            let service = MaskJobsService::new(Arc::clone(&self.shared), Arc::clone(&self.driver));
+            routes.add_service(
+                MaskJobsServer::new(service)
+                    .max_decoding_message_size(limits::MAX_UNARY_REQUEST_BYTES)
+                    .max_encoding_message_size(usize::MAX),
+            );
+        }
+        if roles.contains(&Role::Body) {
+            let service = BodiesService::new(Arc::clone(&self.shared), Arc::clone(&self.body_pool));
+            routes.add_service(
+                BodiesServer::new(service)
+                    .max_decoding_message_size(limits::MAX_REQUEST_BYTES)
+                    .max_encoding_message_size(usize::MAX),
+            );
+        }
+        routes.routes()
+    }
+}
+
+async fn handshake(
+    shared: Arc<Shared>,
+    tls: TlsAcceptor,
+    (stream, place, load): (TcpStream, Place, Place),
+    accepted: mpsc::Sender<std::io::Result<Connection>>,
+) {
+    stream.set_nodelay(true).ok();
+    match tokio::time::timeout(limits::TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            shared.metrics.connections.inc();
+            let gauge = shared.metrics.connections.clone();
+            accepted.send(Ok(Connection { stream, gauge, _places: (place, load) })).await.ok();
+        }
+        _ => {
+            shared.metrics.handshakes_failed.inc();
+        }
+    }
+}
+
+/// A connection that counts while it lives.
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    gauge: prometheus_client::metrics::gauge::Gauge,
+    _places: (Place, Place),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.get_ref().0.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,98 @@
+//! From split directories to models in memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::catalogue::list_files;
+use super::config::{Role, ServerConfig};
+use super::engine::{Tables, Weights};
+use super::listen::pool;
+use super::registry::{Model, ModelInfo, RoundShape};
+use crate::error::{Error, Result};
+use crate::split_store::{self, SplitEntry};
+
+/// A split that was found, not yet loaded.
+pub(crate) struct FoundSplit {
+    pub(crate) model: Arc<Model>,
+    entry: SplitEntry,
+}
+
+/// Reads the manifests below `directories`.
+///
+/// # Errors
+/// As [`split_store::find`]; [`Error::Usage`] if the list is empty.
+pub(crate) fn find_splits(directories: &[PathBuf]) -> Result<Vec<FoundSplit>> {
+    let mut found = Vec::new();
+    for directory in directories {
+        for entry in split_store::find(directory)? {
+            let model = Model::new(info(&entry)?);
+            found.push(FoundSplit { model, entry });
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Usage("no split was given; use --split DIR".to_owned()));
+    }
+    Ok(found)
+}
+
+fn info(entry: &SplitEntry) -> Result<ModelInfo> {
+    let manifest = entry.part.manifest();
+    let params = split_store::params(&manifest.protocol)?;
+    let rounds: Vec<_> = manifest
+        .plan
+        .rounds
+        .iter()
+        .map(|round| RoundShape { d_in: round.d_in, rows: round.rows(), weights: round.weights() })
+        .collect();
+    let rows: usize = rounds.iter().map(|round| round.rows).sum();
+    let client_bytes = list_files(&entry.client_dir)?.iter().map(|(_, _, size)| size).sum();
+    Ok(ModelInfo {
+        name: manifest.model.clone(),
+        digest: entry.part.digest().0,
+        plan: manifest.plan.kind.as_str().to_owned(),
+        tau: params.tau(),
+        phi: params.phi(),
+        params_id: params.id().to_owned(),
+        architecture: manifest.family.as_str().to_owned(),
+        rounds,
+        blocks: rows.div_ceil(params.phi()),
+        client_dir: entry.client_dir.clone(),
+        client_bytes,
+    })
+}
+
+/// Loads weights and tables as the roles need; tables that are missing are prepared and saved.
+///
+/// # Errors
+/// Of reading, preparing or saving them.
+pub(crate) fn load_all(config: &ServerConfig, splits: Vec<FoundSplit>) -> Result<()> {
+    let pool = pool(config.threads, "sotto-load", None)?;
+    let needs_tables = config.roles.contains(&Role::Mask);
+    for FoundSplit { model, entry } in splits {
+        if !config.roles.contains(&Role::Body) && !needs_tables {
+            continue;
+        }
+        let start = Instant::now();
+        let prepared = needs_tables && entry.tables_path().is_file();
+        let weights = Arc::new(Weights::load(&entry)?);
+        if config.roles.contains(&Role::Body) {
+            model.set_weights(Arc::clone(&weights));
+        }
+        if needs_tables {
+            let tables = if prepared {
+                pool.install(|| Tables::load(&entry, config.form))?
+            } else {
+                Tables::prepare_and_save(&entry, &weights, config)?
+            };
+            model.set_tables(Arc::new(tables));
+        }
+        tracing::info!(
+            model = model.info.name,
+            plan = model.info.plan,
+            seconds = start.elapsed().as_secs_f64(),
+            "model loaded"
+        );
+    }
+    Ok(())
+}
