@@ -100,6 +100,10 @@ pub trait SplitFamily: Send + Sync {
 pub enum ModelConfig {
     /// Llama, Qwen2, Qwen3.
     Llama(crate::llama::Config),
+    /// GPT-2.
+    Gpt2(crate::gpt2::Config),
+    /// BERT.
+    Bert(crate::bert::Config),
 }
 
 impl ModelConfig {
@@ -107,6 +111,8 @@ impl ModelConfig {
     pub fn split_family(&self) -> &dyn SplitFamily {
         match self {
             Self::Llama(config) => config,
+            Self::Gpt2(config) => config,
+            Self::Bert(config) => config,
         }
     }
 }

@@ -5,10 +5,12 @@
 //! that never sees the activations (crate `runtime`). The user's data stays with the client; the linear weights
 //! are not shipped to it.
 
+pub mod bert;
 pub mod chat_template;
 pub mod config;
 pub mod error;
 pub mod generate;
+pub mod gpt2;
 pub mod layers;
 pub mod limits;
 pub mod linear;

@@ -3,5 +3,6 @@
 pub mod attention;
 pub mod head;
 pub mod kv_cache;
+pub mod layer_norm;
 pub mod norm;
 pub mod rope;

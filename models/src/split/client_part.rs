@@ -5,8 +5,10 @@ use super::manifest::{
     ServerManifest, expect_equal, manifest_bytes, parse_manifest, read_manifest, write_atomic,
 };
 use super::plan::SplitPlan;
+use crate::bert::Bert;
 use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
+use crate::gpt2::Gpt2;
 use crate::layers::head::HeadPrecision;
 use crate::limits::{MAX_JSON_BYTES, MAX_TEMPLATE_BYTES};
 use crate::llama::Llama;
@@ -95,6 +97,21 @@ impl ClientPart {
             ModelConfig::Llama(config) => {
                 Ok(Box::new(Llama::new(config.clone(), self.plan.kind, &self.local, precision)?))
             }
+            ModelConfig::Gpt2(config) => {
+                Ok(Box::new(Gpt2::new(config.clone(), self.plan.kind, &self.local, precision)?))
+            }
+            ModelConfig::Bert(_) => Err(Error::config("family", "bert is an encoder, it generates no text")),
+        }
+    }
+
+    /// Builds the encoder for this part's plan.
+    ///
+    /// # Errors
+    /// If the model is no encoder, or a tensor is missing or misshapen.
+    pub fn encoder(&self) -> Result<Bert> {
+        match &self.config {
+            ModelConfig::Bert(config) => Bert::new(config.clone(), self.plan.kind, &self.local),
+            other => Err(Error::config("family", format!("{} is no encoder", other.split_family().family()))),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod gguf;
 mod gguf_tokenizer;
 pub mod names;
+pub mod onnx;
 pub mod safetensors;
 
 use crate::{Error, Result};

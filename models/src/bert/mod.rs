@@ -1,0 +1,10 @@
+//! BERT: encoders with learned positions and post-layer norms, as sentence encoders (MiniLM) and as token
+//! classifiers (Rampart).
+
+pub mod config;
+mod layer;
+mod model;
+mod plan;
+
+pub use config::Config;
+pub use model::Bert;
