@@ -1,0 +1,258 @@
+//! The encrypted backend: one slot per token of a pass, one round trip per round.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use candle_core::Tensor;
+use fhe_layers::{NoiseRng, PendingReply, Reply, Slot};
+use models::linear::LinearBackend;
+use models::linear::dense::check_input;
+use models::split::plan::{PlanRound, SplitPlan};
+use rayon::prelude::*;
+
+use super::scales::{RoundScales, per_matrix, values};
+use crate::client::accounting::{Accounting, Phase};
+use crate::client::bodies::BodyLink;
+use crate::client::masks::SlotSource;
+use crate::error::{Error, Result};
+
+/// From this many tokens on, encrypting and decoding use all cores.
+const PARALLEL_TOKENS: usize = 4;
+
+/// The last body that was sent, as the server saw it.
+#[derive(Clone, Debug)]
+pub struct LastBody {
+    /// Name of the round.
+    pub round: String,
+    /// Tokens in the frame.
+    pub tokens: usize,
+    /// The serialized bodies.
+    pub bytes: Bytes,
+}
+
+/// Runs rounds on a server that sees neither inputs nor outputs.
+pub struct RemoteBackend {
+    plan: SplitPlan,
+    scales: Vec<RoundScales>,
+    source: Arc<SlotSource>,
+    link: BodyLink,
+    /// Slots of the pass under way, one per token.
+    slots: Vec<Slot>,
+    rng: NoiseRng,
+    accounting: Arc<Accounting>,
+    cancelled: Arc<AtomicBool>,
+    mask_timeout: Duration,
+    last_body: Option<LastBody>,
+}
+
+impl RemoteBackend {
+    /// A backend for `plan` over `link`, spending slots of `source`. Raising `cancelled` ends a pass
+    /// at its next round.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FheLayers`] when the operating system gives no randomness.
+    pub(crate) fn new(
+        plan: SplitPlan,
+        scales: Vec<RoundScales>,
+        source: Arc<SlotSource>,
+        link: BodyLink,
+        options: RemoteBackendOptions,
+    ) -> Result<Self> {
+        Ok(Self {
+            plan,
+            scales,
+            source,
+            link,
+            slots: Vec::new(),
+            rng: NoiseRng::from_os()?,
+            accounting: options.accounting,
+            cancelled: options.cancelled,
+            mask_timeout: options.mask_timeout,
+            last_body: None,
+        })
+    }
+
+    /// The split plan.
+    pub fn plan(&self) -> &SplitPlan {
+        &self.plan
+    }
+
+    /// The last body as the server saw it.
+    pub fn last_body(&self) -> Option<&LastBody> {
+        self.last_body.as_ref()
+    }
+
+    /// Slots that are ready.
+    pub fn slots_ready(&self) -> usize {
+        self.source.pool().ready()
+    }
+
+    /// Waits until `count` slots are ready, without taking them.
+    ///
+    /// # Errors
+    ///
+    /// As [`SlotPool::take`](crate::client::slots::SlotPool::take).
+    pub fn wait_ready(&self, count: usize) -> Result<()> {
+        let cancelled = || self.cancelled.load(Ordering::SeqCst);
+        self.source.pool().wait_ready(count, self.mask_timeout, &cancelled)
+    }
+
+    /// How many of `remaining` tokens the next pass should carry.
+    pub(super) fn pass_tokens(&self, remaining: usize) -> usize {
+        match self.source.pool().ready() {
+            // Waiting for one batch is the least that any pass waits; carry as much as it brings.
+            0 => remaining.min(self.source.pool().tau()),
+            ready => remaining.min(ready),
+        }
+    }
+
+    fn take_slots(&mut self, tokens: usize) -> Result<()> {
+        if self.cancelled.load(Ordering::SeqCst) {
+            return Err(Error::Cancelled);
+        }
+        self.link.begin_pass(tokens)?;
+        let cancelled = || self.cancelled.load(Ordering::SeqCst);
+        self.slots = self.source.pool().take(tokens, self.mask_timeout, &cancelled)?;
+        Ok(())
+    }
+
+    fn run(&mut self, round: usize, tokens: usize, x: &[f32]) -> Result<Vec<f32>> {
+        if self.cancelled.load(Ordering::SeqCst) {
+            return Err(Error::Cancelled);
+        }
+        if self.slots.len() < tokens {
+            return Err(Error::Internal(format!("{tokens} tokens in a pass of {}", self.slots.len())));
+        }
+        let spec = &self.plan.rounds[round];
+        let scales = &self.scales[round];
+        let accounting = Arc::clone(&self.accounting);
+        let (body, pending) = accounting.time(Phase::Encrypt, || {
+            encrypt(round, spec, scales, &mut self.slots[..tokens], x, &mut self.rng)
+        })?;
+        self.last_body = Some(LastBody { round: spec.name.clone(), tokens, bytes: body.clone() });
+        let index = u32::try_from(round).map_err(|_| Error::Internal("round number".to_owned()))?;
+        let replies = self.link.exchange(index, tokens as u32, body)?;
+        accounting.time(Phase::Decode, || decode(spec, scales, pending, &replies))
+    }
+}
+
+/// What a [`RemoteBackend`] needs besides its model and connections.
+pub(crate) struct RemoteBackendOptions {
+    /// Where its costs are counted.
+    pub(crate) accounting: Arc<Accounting>,
+    /// Ends a pass when raised.
+    pub(crate) cancelled: Arc<AtomicBool>,
+    /// Longest wait for slots.
+    pub(crate) mask_timeout: Duration,
+}
+
+/// Encrypts the inputs `x`, `[tokens, d_in]`, each under its own slot; returns the frame and what is
+/// needed to decode its reply.
+fn encrypt(
+    round: usize,
+    spec: &PlanRound,
+    scales: &RoundScales,
+    slots: &mut [Slot],
+    x: &[f32],
+    rng: &mut NoiseRng,
+) -> Result<(Bytes, Vec<PendingReply>)> {
+    let one = |slot: &mut Slot, x: &[f32], rng: &mut NoiseRng| {
+        let mut scaled = vec![0.0; spec.d_in];
+        scales.scale_columns(x, &mut scaled);
+        slot.encrypt(round, &scaled, scales.max_row_norm, rng)
+    };
+    let encrypted: Vec<_> = if slots.len() < PARALLEL_TOKENS {
+        slots
+            .iter_mut()
+            .zip(x.chunks_exact(spec.d_in))
+            .map(|(slot, x)| one(slot, x, rng))
+            .collect::<std::result::Result<_, _>>()?
+    } else {
+        let chunk = slots.len().div_ceil(rayon::current_num_threads());
+        let parts: Vec<Vec<_>> = slots
+            .par_chunks_mut(chunk)
+            .zip(x.par_chunks(chunk * spec.d_in))
+            .map(|(slots, x)| {
+                let mut rng = NoiseRng::from_os()?;
+                slots
+                    .iter_mut()
+                    .zip(x.chunks_exact(spec.d_in))
+                    .map(|(slot, x)| one(slot, x, &mut rng))
+                    .collect::<std::result::Result<Vec<_>, _>>()
+            })
+            .collect::<std::result::Result<_, _>>()?;
+        parts.into_iter().flatten().collect()
+    };
+    let mut frame = Vec::with_capacity(slots.len() * spec.d_in * 5);
+    let mut pending = Vec::with_capacity(slots.len());
+    for (body, reply) in encrypted {
+        body.append_to(&mut frame);
+        pending.push(reply);
+    }
+    Ok((Bytes::from(frame), pending))
+}
+
+/// Decodes a frame of replies into `[tokens, rows]`, row scales applied.
+///
+/// Anomalies in the values (which depend on decrypted data) are not errors here: nothing the server
+/// can observe may depend on them.
+fn decode(
+    spec: &PlanRound,
+    scales: &RoundScales,
+    pending: Vec<PendingReply>,
+    replies: &[u8],
+) -> Result<Vec<f32>> {
+    let rows = spec.rows();
+    let reply_bytes = rows * 4;
+    if replies.len() != pending.len() * reply_bytes {
+        return Err(Error::Malformed {
+            field: "reply of a round",
+            expected: format!("{} bytes", pending.len() * reply_bytes),
+            got: format!("{} bytes", replies.len()),
+        });
+    }
+    let mut y = vec![0.0_f32; pending.len() * rows];
+    let one = |pending: PendingReply, bytes: &[u8], y: &mut [f32]| -> Result<()> {
+        let reply = Reply::from_bytes(bytes)?;
+        pending.decode(&reply, y)?;
+        scales.scale_rows(y);
+        Ok(())
+    };
+    if pending.len() < PARALLEL_TOKENS {
+        for ((pending, bytes), y) in
+            pending.into_iter().zip(replies.chunks_exact(reply_bytes)).zip(y.chunks_exact_mut(rows))
+        {
+            one(pending, bytes, y)?;
+        }
+    } else {
+        pending
+            .into_par_iter()
+            .zip(replies.par_chunks_exact(reply_bytes))
+            .zip(y.par_chunks_exact_mut(rows))
+            .try_for_each(|((pending, bytes), y)| one(pending, bytes, y))?;
+    }
+    Ok(y)
+}
+
+impl LinearBackend for RemoteBackend {
+    fn round(&mut self, round: usize, input: &Tensor) -> models::Result<Vec<Tensor>> {
+        check_input(&self.plan, round, input)?;
+        let (tokens, _) = input.dims2()?;
+        let x = values(input)?;
+        let y = self.run(round, tokens, &x).map_err(models::Error::backend)?;
+        per_matrix(&self.plan.rounds[round], tokens, &y)
+    }
+
+    fn begin_pass(&mut self, tokens: usize) -> models::Result<()> {
+        self.take_slots(tokens).map_err(models::Error::backend)
+    }
+
+    fn end_pass(&mut self) {
+        // Whatever the pass did not use is spent all the same: dropping a slot wipes it.
+        self.slots.clear();
+        self.link.end_pass();
+    }
+}

@@ -1,0 +1,147 @@
+//! `sotto chat`: a conversation, or one answer.
+
+pub mod commands;
+pub mod input;
+mod repl;
+mod settings;
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::args::ChatArgs;
+use super::interrupt::Interrupt;
+use super::open::{Opened, open};
+use super::progress::Bars;
+use crate::error::{Error, Result};
+use crate::session::{Answer, Finish, Session, history};
+
+pub use settings::Settings;
+
+/// Runs `sotto chat`.
+///
+/// # Errors
+///
+/// Anything between reading the arguments and the last token; each says what to do.
+pub fn run(args: &ChatArgs) -> Result<()> {
+    let settings = Settings::from_args(&args.sampling)?;
+    let interrupt = Interrupt::install()?;
+    let prompt = match &args.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if std::io::stdin().is_terminal() => None,
+        None => Some(input::read_stdin()?),
+    };
+    let saved = args.load.as_deref().map(history::load).transpose()?;
+    let bars = Bars::new(args.quiet);
+    let mut opened = open(&args.server, &bars, interrupt.flag())?;
+    let mut messages = saved.unwrap_or_default();
+    if let Some(system) = &args.system {
+        messages.retain(|message| message.role != "system");
+        messages.insert(0, models::chat_template::Message::new("system", system.clone()));
+    }
+    opened.session.set_messages(messages);
+    match prompt {
+        Some(prompt) => one_shot(&mut opened, args, &settings, &interrupt, &prompt),
+        None => repl::run(&mut opened, args, settings, &interrupt),
+    }
+}
+
+fn one_shot(
+    opened: &mut Opened,
+    args: &ChatArgs,
+    settings: &Settings,
+    interrupt: &Interrupt,
+    prompt: &str,
+) -> Result<()> {
+    let answer = turn(opened, settings, interrupt, prompt, !args.json)?;
+    if args.json {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", report(&answer, &opened.session)).map_err(stdout_error)?;
+    }
+    if !args.quiet && !args.json {
+        eprintln!("{}", stats_line(&answer));
+    }
+    match answer.finish {
+        Finish::Cancelled => Err(Error::Cancelled),
+        Finish::Stop | Finish::Length => Ok(()),
+    }
+}
+
+/// Asks `prompt` and streams the answer to standard output when `show` is set. On failure the
+/// question leaves the conversation again, so that earlier turns are as they were.
+fn turn(
+    opened: &mut Opened,
+    settings: &Settings,
+    interrupt: &Interrupt,
+    prompt: &str,
+    show: bool,
+) -> Result<Answer> {
+    let session = &mut opened.session;
+    let before = session.messages().to_vec();
+    session.push_user(prompt);
+    let turn = interrupt.turn();
+    let broken = AtomicBool::new(false);
+    let mut out = std::io::stdout().lock();
+    let mut print = |text: &str| {
+        // A closed pipe ends the turn; there is nobody left to read it.
+        if show && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            broken.store(true, Ordering::Relaxed);
+        }
+    };
+    let stop = || turn.is_cancelled() || broken.load(Ordering::Relaxed);
+    let result = session.answer(&settings.generate(), &stop, &mut print);
+    if show {
+        let _ = writeln!(out);
+    }
+    if result
+        .as_ref()
+        .map_or(true, |answer| answer.token_ids.is_empty() && answer.finish == Finish::Cancelled)
+    {
+        session.set_messages(before);
+    }
+    result
+}
+
+/// The object that `--json` prints.
+fn report(answer: &Answer, session: &Session) -> serde_json::Value {
+    let totals = session.totals();
+    json!({
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish": match answer.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        },
+        "prompt_tokens": answer.prompt_tokens,
+        "decode_tokens": answer.token_ids.len(),
+        "prompt_tokens_per_s": answer.prompt_tokens_per_s(),
+        "decode_tokens_per_s": answer.decode_tokens_per_s(),
+        "time_to_first_token_ms": answer.time_to_first_token_ms,
+        "round_trips": totals.round_trips,
+        "bytes": totals.bytes,
+        "ms": totals.ms,
+    })
+}
+
+/// The statistics shown behind an answer.
+fn stats_line(answer: &Answer) -> String {
+    let bytes = answer.cost.bytes;
+    format!(
+        "[{} prompt tokens ({:.1}/s), {} tokens ({:.1}/s), first after {:.0} ms, {} round trips, {:.1} MB up, {:.1} MB down, {:.1} MB ahead]",
+        answer.prompt_tokens,
+        answer.prompt_tokens_per_s(),
+        answer.token_ids.len(),
+        answer.decode_tokens_per_s(),
+        answer.time_to_first_token_ms,
+        answer.cost.round_trips,
+        bytes.up as f64 / 1e6,
+        bytes.down as f64 / 1e6,
+        bytes.ahead as f64 / 1e6,
+    )
+}
+
+fn stdout_error(source: std::io::Error) -> Error {
+    Error::Io { context: "writing to standard output".to_owned(), source }
+}

@@ -1,0 +1,243 @@
+//! The online link: one bidirectional stream that carries a frame per round and brings its reply.
+//!
+//! The thread that runs the model drives the network itself, on a runtime of its own: a round trip
+//! then wakes no other thread of the client. After a broken connection the link opens a new stream
+//! and sends the *same bytes* again; it never sees a slot and could not encrypt anything anew.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::accounting::{Accounting, Phase, Traffic};
+use super::connection::Connection;
+use super::status::refused;
+use super::target::Target;
+use crate::error::{Error, Result};
+use crate::limits::MAX_LEASE_BODY_TOKENS;
+use crate::protocol::wire::{BodyReply, BodyRequest};
+
+/// How long a broken connection is retried before the pass fails.
+const RECONNECT_FOR: Duration = Duration::from_secs(15);
+
+/// First pause between attempts; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A reply that takes longer than this counts as a lost connection.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Body tokens asked for per lease. Small enough that a crash costs little, large enough that
+/// leases are rare.
+const LEASE_TOKENS: u64 = 1024;
+
+/// The body stream of one session.
+pub(crate) struct BodyLink {
+    runtime: Runtime,
+    target: Arc<Target>,
+    stream: Option<OpenStream>,
+    lease: Option<Lease>,
+    /// Tokens of the pass under way, to size a lease that replaces a refused one.
+    pass_tokens: u64,
+    seq: u64,
+    accounting: Arc<Accounting>,
+}
+
+struct Lease {
+    bytes: Bytes,
+    tokens_left: u64,
+}
+
+struct OpenStream {
+    connection: Connection,
+    frames: mpsc::Sender<BodyRequest>,
+    replies: Streaming<BodyReply>,
+    /// Whether the server knows the current lease on this stream.
+    lease_sent: bool,
+}
+
+impl BodyLink {
+    /// A link to `target`; connects on first use.
+    pub(crate) fn new(target: Arc<Target>, accounting: Arc<Accounting>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Io { context: "starting the network runtime".to_owned(), source })?;
+        Ok(Self { runtime, target, stream: None, lease: None, pass_tokens: 0, seq: 0, accounting })
+    }
+
+    /// Prepares a pass of `tokens`: makes sure that the lease covers it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Budget`] when the credential cannot pay for it, or what opening a connection and a
+    /// lease can fail with.
+    pub(crate) fn begin_pass(&mut self, tokens: usize) -> Result<()> {
+        self.pass_tokens = tokens as u64;
+        if self.lease.as_ref().is_some_and(|lease| lease.tokens_left >= self.pass_tokens) {
+            return Ok(());
+        }
+        self.retry(|link| link.renew_lease())
+    }
+
+    /// The pass is over: its tokens are spent.
+    pub(crate) fn end_pass(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.tokens_left = lease.tokens_left.saturating_sub(self.pass_tokens);
+        }
+        self.pass_tokens = 0;
+    }
+
+    /// Sends `bodies` of `tokens` tokens for `round` and waits for the replies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] or [`Error::Connect`] when the server stays away for too long, or its
+    /// refusal.
+    pub(crate) fn exchange(&mut self, round: u32, tokens: u32, bodies: Bytes) -> Result<Bytes> {
+        let start = Instant::now();
+        let reply = self.retry(|link| link.attempt(round, tokens, bodies.clone()))?;
+        self.accounting.add(Phase::Wait, start.elapsed());
+        self.accounting.add(Phase::ServerBody, Duration::from_micros(u64::from(reply.compute_us)));
+        self.accounting.add_round_trip();
+        self.accounting.add_bytes(Traffic::Up, bodies.len());
+        self.accounting.add_bytes(Traffic::Down, reply.replies.len());
+        Ok(reply.replies)
+    }
+
+    /// Repeats `action` over fresh connections while the failure is one that a reconnect can cure.
+    fn retry<T>(&mut self, mut action: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match action(self) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            self.stream = None;
+            let curable = match &error {
+                Error::Lease(_) => {
+                    self.lease = None;
+                    true
+                }
+                Error::Connect { .. } => self.target.may_come_back(),
+                Error::Transport(_) | Error::ShuttingDown | Error::Busy { .. } => true,
+                _ => false,
+            };
+            if !curable || start.elapsed() + pause > RECONNECT_FOR || !self.target.may_come_back() {
+                return Err(self.target.explain(error));
+            }
+            tracing::debug!(%error, "connection lost, trying again");
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn attempt(&mut self, round: u32, tokens: u32, bodies: Bytes) -> Result<BodyReply> {
+        if self.lease.is_none() {
+            self.renew_lease()?;
+        }
+        if self.stream.is_none() {
+            self.open_stream()?;
+        }
+        let (Some(stream), Some(lease)) = (&mut self.stream, &self.lease) else {
+            return Err(Error::Internal("no stream after opening one".to_owned()));
+        };
+        self.seq += 1;
+        let frame = BodyRequest {
+            seq: self.seq,
+            round,
+            tokens,
+            bodies,
+            lease: if stream.lease_sent { Bytes::new() } else { lease.bytes.clone() },
+        };
+        stream.lease_sent = true;
+        let reply = self.runtime.block_on(async {
+            if stream.frames.send(frame).await.is_err() {
+                // The server closed the stream; its status says why.
+                return match stream.replies.message().await {
+                    Err(status) => Err(refused(&status)),
+                    Ok(_) => Err(Error::Transport("the server closed the stream".to_owned())),
+                };
+            }
+            match tokio::time::timeout(REPLY_TIMEOUT, stream.replies.message()).await {
+                Ok(Ok(Some(reply))) => Ok(reply),
+                Ok(Ok(None)) => Err(Error::Transport("the server closed the stream".to_owned())),
+                Ok(Err(status)) => Err(refused(&status)),
+                Err(_) => Err(Error::Transport(format!("no reply in {} s", REPLY_TIMEOUT.as_secs()))),
+            }
+        })?;
+        if reply.seq != self.seq {
+            return Err(Error::Malformed {
+                field: "reply sequence number",
+                expected: self.seq.to_string(),
+                got: reply.seq.to_string(),
+            });
+        }
+        Ok(reply)
+    }
+
+    fn open_stream(&mut self) -> Result<()> {
+        let target = Arc::clone(&self.target);
+        self.stream = Some(self.runtime.block_on(async {
+            let connection = Connection::open_bodies(&target).await?;
+            let (frames, receiver) = mpsc::channel(1);
+            let replies = connection
+                .bodies()
+                .stream(ReceiverStream::new(receiver))
+                .await
+                .map_err(|status| refused(&status))?
+                .into_inner();
+            Ok::<_, Error>(OpenStream { connection, frames, replies, lease_sent: false })
+        })?);
+        Ok(())
+    }
+
+    fn renew_lease(&mut self) -> Result<()> {
+        let wanted = self.pass_tokens.clamp(LEASE_TOKENS, MAX_LEASE_BODY_TOKENS);
+        let previous = self.lease.take();
+        let target = Arc::clone(&self.target);
+        let existing = self.stream.as_ref().filter(|_| target.is_one_process()).map(|s| s.connection.clone());
+        let reply = self.runtime.block_on(async {
+            let connection = match existing {
+                Some(connection) => connection,
+                None => Connection::open(&target).await?,
+            };
+            if let Some(previous) = previous {
+                // Giving back is a courtesy; a server that refuses changes nothing for this pass.
+                let _ = connection.close_lease(previous.bytes).await;
+            }
+            connection.open_lease(target.digest(), wanted, 0).await
+        })?;
+        if reply.body_tokens < self.pass_tokens {
+            return Err(Error::Budget {
+                counter: "body tokens",
+                wanted: self.pass_tokens,
+                left: reply.body_tokens,
+            });
+        }
+        self.lease = Some(Lease { bytes: reply.lease, tokens_left: reply.body_tokens });
+        if let Some(stream) = &mut self.stream {
+            stream.lease_sent = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BodyLink {
+    fn drop(&mut self) {
+        let (Some(stream), Some(lease)) = (self.stream.take(), self.lease.take()) else { return };
+        // Give back what was not used, but do not make the user wait for a server that is gone.
+        self.runtime.block_on(async {
+            let _ =
+                tokio::time::timeout(Duration::from_millis(300), stream.connection.close_lease(lease.bytes))
+                    .await;
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! A connection to one process of a server: TLS with a pinned certificate, HTTP/2, gRPC.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::status;
+use super::target::Target;
+use crate::error::{Error, Result};
+use crate::limits::MAX_REPLY_BYTES;
+use crate::protocol::wire::bodies_client::BodiesClient;
+use crate::protocol::wire::catalogue_client::CatalogueClient;
+use crate::protocol::wire::mask_jobs_client::MaskJobsClient;
+use crate::protocol::wire::{
+    CloseLeaseRequest, HealthRequest, HelloReply, HelloRequest, ListModelsRequest, ModelEntry,
+    OpenLeaseReply, OpenLeaseRequest, Priority, RaiseRequest,
+};
+use crate::protocol::{BatchId, METADATA_AUTHORIZATION, PROTOCOL_VERSION};
+
+/// Longest wait for TCP and TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for the answer to a unary call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the client calls itself.
+const AGENT: &str = concat!("sotto ", env!("CARGO_PKG_VERSION"));
+
+/// Adds the credential to each call.
+#[derive(Clone)]
+pub(crate) struct Authorize(MetadataValue<Ascii>);
+
+impl tonic::service::Interceptor for Authorize {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        request.metadata_mut().insert(METADATA_AUTHORIZATION, self.0.clone());
+        Ok(request)
+    }
+}
+
+type Service = InterceptedService<Channel, Authorize>;
+
+/// An open connection; clones share it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    channel: Channel,
+    authorize: Authorize,
+}
+
+impl Connection {
+    /// Connects to the catalogue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] or [`Error::Tls`].
+    pub(crate) async fn open(target: &Target) -> Result<Self> {
+        Self::open_at(target, target.catalogue_address()).await
+    }
+
+    /// Connects to a process that answers bodies.
+    pub(crate) async fn open_bodies(target: &Target) -> Result<Self> {
+        Self::open_at(target, target.body_address()).await
+    }
+
+    /// Connects to a process that runs mask jobs.
+    pub(crate) async fn open_masks(target: &Target) -> Result<Self> {
+        Self::open_at(target, target.mask_address()).await
+    }
+
+    async fn open_at(target: &Target, address: &str) -> Result<Self> {
+        let channel = crate::tls::connect(address, target.pin(), CONNECT_TIMEOUT).await?;
+        let bearer = format!("Bearer {}", target.credential());
+        let mut value = MetadataValue::try_from(bearer).map_err(|_| Error::Credential)?;
+        value.set_sensitive(true);
+        Ok(Self { channel, authorize: Authorize(value) })
+    }
+
+    pub(crate) fn catalogue(&self) -> CatalogueClient<Service> {
+        CatalogueClient::with_interceptor(self.channel.clone(), self.authorize.clone())
+            .max_decoding_message_size(MAX_REPLY_BYTES)
+    }
+
+    pub(crate) fn masks(&self) -> MaskJobsClient<Service> {
+        MaskJobsClient::with_interceptor(self.channel.clone(), self.authorize.clone())
+            .max_decoding_message_size(MAX_REPLY_BYTES)
+    }
+
+    pub(crate) fn bodies(&self) -> BodiesClient<Service> {
+        BodiesClient::with_interceptor(self.channel.clone(), self.authorize.clone())
+            .max_decoding_message_size(MAX_REPLY_BYTES)
+    }
+
+    /// The version handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] when there is no common version; the server's refusal otherwise.
+    pub(crate) async fn hello(&self) -> Result<HelloReply> {
+        let request = HelloRequest { versions: vec![PROTOCOL_VERSION], agent: AGENT.to_owned() };
+        let reply = self.catalogue().hello(limited(request)).await.map_err(refused)?.into_inner();
+        if reply.version != PROTOCOL_VERSION {
+            return Err(Error::Version { ours: PROTOCOL_VERSION, theirs: vec![reply.version] });
+        }
+        Ok(reply)
+    }
+
+    /// The models on offer.
+    pub(crate) async fn list_models(&self) -> Result<Vec<ModelEntry>> {
+        let reply = self.catalogue().list_models(limited(ListModelsRequest {})).await.map_err(refused)?;
+        Ok(reply.into_inner().models)
+    }
+
+    /// Asks whether the server is there; also a measure of the round-trip time.
+    pub(crate) async fn health(&self) -> Result<()> {
+        self.catalogue().health(limited(HealthRequest {})).await.map_err(refused)?;
+        Ok(())
+    }
+
+    /// Reserves budget.
+    pub(crate) async fn open_lease(
+        &self,
+        digest: &[u8; 32],
+        body_tokens: u64,
+        mask_slots: u64,
+    ) -> Result<OpenLeaseReply> {
+        let request = OpenLeaseRequest { digest: Bytes::copy_from_slice(digest), body_tokens, mask_slots };
+        Ok(self.catalogue().open_lease(limited(request)).await.map_err(refused)?.into_inner())
+    }
+
+    /// Gives back what a lease did not use.
+    pub(crate) async fn close_lease(&self, lease: Bytes) -> Result<()> {
+        self.catalogue().close_lease(limited(CloseLeaseRequest { lease })).await.map_err(refused)?;
+        Ok(())
+    }
+
+    /// Takes a mask job out of background priority.
+    pub(crate) async fn raise(&self, lease: Bytes, id: &BatchId) -> Result<()> {
+        let request = RaiseRequest {
+            lease,
+            batch_id: Bytes::copy_from_slice(&id.0),
+            priority: Priority::Needed.into(),
+        };
+        self.masks().raise(limited(request)).await.map_err(refused)?;
+        Ok(())
+    }
+}
+
+fn limited<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn refused(status: Status) -> Error {
+    status::refused(&status)
+}

@@ -1,0 +1,235 @@
+//! The slot pool: one-time token positions, handed out by value.
+//!
+//! A slot owns the pads of one token position. It enters the pool once, when the masks of its batch
+//! are complete, and leaves it once, into the pass that spends it; what a pass took never comes
+//! back, cancelled or not. Slots live in memory only. A forked copy of the process finds its pool
+//! unusable: two processes must not encrypt under the same pads.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fhe_layers::Slot;
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+
+/// How often a waiting pass looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Batches kept ready when nobody waits.
+const BATCHES_AHEAD: usize = 2;
+
+/// The pool of one (credential, server, model) in this process.
+pub struct SlotPool {
+    /// Tokens per batch.
+    tau: usize,
+    process: u32,
+    state: Mutex<State>,
+    /// Wakes passes that wait for slots.
+    arrived: Condvar,
+    /// Wakes the prefetcher.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Slot>,
+    /// Slots of batches that are being made.
+    incoming: usize,
+    /// Slots that passes wait for.
+    wanted: usize,
+    /// Why the last batch could not be had; cleared by the next attempt.
+    failure: Option<Failure>,
+    closed: bool,
+}
+
+struct Failure {
+    error: Error,
+    permanent: bool,
+}
+
+/// What the prefetcher should do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing for now.
+    Nothing,
+    /// Make this many batches; `urgent` when a pass waits.
+    Batches {
+        /// How many.
+        count: usize,
+        /// Whether somebody waits.
+        urgent: bool,
+    },
+    /// The pool is closed: stop.
+    Stop,
+}
+
+impl SlotPool {
+    /// An empty pool of batches of `tau` slots.
+    pub(super) fn new(tau: usize) -> Self {
+        Self {
+            tau,
+            process: std::process::id(),
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Slots that can be taken without waiting.
+    pub fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    /// Tokens per batch.
+    pub fn tau(&self) -> usize {
+        self.tau
+    }
+
+    /// Takes `count` slots, waiting up to `timeout`. While waiting, mask jobs have the server's
+    /// attention instead of background priority.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotTimeout`] after `timeout`; [`Error::Cancelled`] when `cancelled` says so; the
+    /// reason when the server refuses further batches; [`Error::Internal`] in a forked process.
+    pub fn take(&self, count: usize, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Vec<Slot>> {
+        let mut state = self.wait_for(count, timeout, cancelled)?;
+        let slots = state.ready.drain(..count).collect();
+        drop(state);
+        self.changed.notify_one();
+        Ok(slots)
+    }
+
+    /// Waits as [`take`](Self::take) does, but takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn wait_ready(&self, count: usize, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        self.wait_for(count, timeout, cancelled).map(drop)
+    }
+
+    fn wait_for(
+        &self,
+        count: usize,
+        timeout: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<MutexGuard<'_, State>> {
+        if std::process::id() != self.process {
+            return Err(Error::Internal(
+                "this process is a fork of the one that made these slots; connect again".to_owned(),
+            ));
+        }
+        let start = Instant::now();
+        let mut state = self.lock();
+        if state.ready.len() < count {
+            state.wanted += count;
+            state.failure = None;
+            self.changed.notify_one();
+            let outcome;
+            (state, outcome) = self.wait(state, count, start, timeout, cancelled);
+            state.wanted -= count;
+            outcome?;
+        }
+        Ok(state)
+    }
+
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        count: usize,
+        start: Instant,
+        timeout: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> (MutexGuard<'a, State>, Result<()>) {
+        loop {
+            if state.ready.len() >= count {
+                return (state, Ok(()));
+            }
+            if cancelled() {
+                return (state, Err(Error::Cancelled));
+            }
+            if state.closed {
+                return (state, Err(Error::Internal("the slot pool is closed".to_owned())));
+            }
+            if let Some(failure) = state.failure.take_if(|failure| failure.permanent) {
+                return (state, Err(failure.error));
+            }
+            if start.elapsed() >= timeout {
+                let reason = match state.failure.take() {
+                    Some(failure) => failure.error.to_string(),
+                    None => "the server is still working on the masks; it may be overloaded".to_owned(),
+                };
+                return (state, Err(Error::SlotTimeout { waited: timeout, reason }));
+            }
+            state = self.arrived.wait_timeout(state, CANCEL_POLL).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What the prefetcher should do, given what is ready and under way. The batches it is told to
+    /// make count as incoming from now on.
+    pub(super) fn next_need(&self) -> Need {
+        let mut state = self.lock();
+        if state.closed {
+            return Need::Stop;
+        }
+        let have = state.ready.len() + state.incoming;
+        let urgent = state.wanted > state.ready.len();
+        let missing = if urgent && state.wanted > have {
+            state.wanted - have
+        } else if !urgent && state.failure.is_none() && have <= (BATCHES_AHEAD - 1) * self.tau {
+            self.tau
+        } else {
+            return Need::Nothing;
+        };
+        // A refusal that will not change is not retried until a pass asks again.
+        if state.failure.as_ref().is_some_and(|failure| failure.permanent) {
+            return Need::Nothing;
+        }
+        let count = missing.div_ceil(self.tau);
+        state.incoming += count * self.tau;
+        Need::Batches { count, urgent }
+    }
+
+    /// Whether a pass waits.
+    pub(super) fn is_urgent(&self) -> bool {
+        let state = self.lock();
+        state.wanted > state.ready.len()
+    }
+
+    /// A batch that was counted as incoming is complete.
+    pub(super) fn deliver(&self, slots: Vec<Slot>) {
+        let mut state = self.lock();
+        state.incoming = state.incoming.saturating_sub(self.tau);
+        state.failure = None;
+        state.ready.extend(slots);
+        drop(state);
+        self.arrived.notify_all();
+        self.changed.notify_one();
+    }
+
+    /// A batch that was counted as incoming could not be had.
+    pub(super) fn fail(&self, error: Error, permanent: bool) {
+        let mut state = self.lock();
+        state.incoming = state.incoming.saturating_sub(self.tau);
+        state.failure = Some(Failure { error, permanent });
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Ends the pool: waiting passes fail, the prefetcher stops, unused slots are wiped.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.ready.clear();
+        drop(state);
+        self.arrived.notify_all();
+        self.changed.notify_one();
+    }
+}

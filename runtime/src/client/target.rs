@@ -1,0 +1,162 @@
+//! Which server, which model, and how to tell that both are the right ones.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::connect_string::ConnectString;
+use crate::error::{Error, Result};
+use crate::protocol::wire::{HelloReply, ModelEntry};
+use crate::tls::CertificatePin;
+
+/// Tells why a server started by this process is gone, or `None` while it runs.
+pub(crate) type Liveness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// One model at one server, with what is needed to reach it.
+pub(crate) struct Target {
+    address: String,
+    pin: CertificatePin,
+    credential: Zeroizing<String>,
+    digest: [u8; 32],
+    tau: usize,
+    mask_blocks: usize,
+    mask_addresses: Vec<String>,
+    body_addresses: Vec<String>,
+    /// Spreads connections over replicas.
+    next: AtomicUsize,
+    liveness: Option<Liveness>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("address", &self.address)
+            .field("digest", &hex::encode(self.digest))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// The server of a connect string, before a model is chosen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectString`] when it carries no credential.
+    pub(crate) fn server(connect: &ConnectString, liveness: Option<Liveness>) -> Result<Self> {
+        let credential = connect.credential.clone().ok_or_else(|| {
+            Error::ConnectString("credential=... is missing; ask the operator for one".to_owned())
+        })?;
+        Ok(Self {
+            address: connect.address.clone(),
+            pin: connect.pin,
+            credential: Zeroizing::new(credential),
+            digest: [0; 32],
+            tau: 0,
+            mask_blocks: 0,
+            mask_addresses: connect.mask_addresses.clone(),
+            body_addresses: connect.body_addresses.clone(),
+            next: AtomicUsize::new(0),
+            liveness,
+        })
+    }
+
+    /// Takes over the processes that the server named, unless the connect string named some.
+    pub(crate) fn learn(&mut self, hello: &HelloReply) {
+        if self.mask_addresses.is_empty() {
+            self.mask_addresses.clone_from(&hello.mask_addresses);
+        }
+        if self.body_addresses.is_empty() {
+            self.body_addresses.clone_from(&hello.body_addresses);
+        }
+    }
+
+    /// Fixes the model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] when the entry's digest is not 32 bytes or its tau is zero.
+    pub(crate) fn choose(&mut self, entry: &ModelEntry) -> Result<()> {
+        self.digest = crate::protocol::digest_from_wire(&entry.digest)?;
+        self.tau = entry.tau as usize;
+        self.mask_blocks = entry.mask_blocks as usize;
+        if self.tau == 0 || self.mask_blocks == 0 {
+            return Err(Error::Malformed {
+                field: "model entry",
+                expected: "tau and mask blocks above zero".to_owned(),
+                got: format!("tau {}, {} blocks", self.tau, self.mask_blocks),
+            });
+        }
+        Ok(())
+    }
+
+    /// Names this credential at this server with this model: one slot pool each.
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for part in [self.address.as_bytes(), &self.pin.0, self.credential.as_bytes(), &self.digest] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize().into()
+    }
+
+    pub(crate) fn catalogue_address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn body_address(&self) -> &str {
+        self.pick(&self.body_addresses)
+    }
+
+    pub(crate) fn mask_address(&self) -> &str {
+        self.pick(&self.mask_addresses)
+    }
+
+    fn pick<'a>(&'a self, addresses: &'a [String]) -> &'a str {
+        match addresses.len() {
+            0 => &self.address,
+            count => &addresses[self.next.fetch_add(1, Ordering::Relaxed) % count],
+        }
+    }
+
+    /// Whether the catalogue's address answers for everything.
+    pub(crate) fn is_one_process(&self) -> bool {
+        self.mask_addresses.is_empty() && self.body_addresses.is_empty()
+    }
+
+    pub(crate) fn pin(&self) -> CertificatePin {
+        self.pin
+    }
+
+    pub(crate) fn credential(&self) -> &str {
+        &self.credential
+    }
+
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub(crate) fn tau(&self) -> usize {
+        self.tau
+    }
+
+    pub(crate) fn mask_blocks(&self) -> usize {
+        self.mask_blocks
+    }
+
+    /// False when the server was a child of this process and has ended.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.liveness.as_ref().is_none_or(|alive| alive().is_none())
+    }
+
+    /// Replaces a network error by its cause when the server was a child of this process and has ended.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let network = matches!(error, Error::Connect { .. } | Error::Transport(_) | Error::ShuttingDown);
+        match self.liveness.as_ref().and_then(|alive| alive()) {
+            Some(reason) if network => Error::Connect { address: self.address.clone(), reason },
+            _ => error,
+        }
+    }
+}
