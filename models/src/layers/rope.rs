@@ -4,7 +4,6 @@
 //! that one convention serves all sources.
 
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Frequencies of the rotation.
@@ -102,8 +101,10 @@ impl RopeConfig {
 #[derive(Clone, Debug)]
 pub struct Rope {
     frequencies: Vec<f64>,
-    cos: Tensor,
-    sin: Tensor,
+    /// `[positions, head_dim/2]`.
+    cos: Vec<f32>,
+    /// `[positions, head_dim/2]`.
+    sin: Vec<f32>,
 }
 
 impl Rope {
@@ -112,35 +113,93 @@ impl Rope {
     /// # Errors
     /// As [`RopeConfig::frequencies`].
     pub fn new(config: &RopeConfig, head_dim: usize) -> Result<Self> {
-        let frequencies = config.frequencies(head_dim)?;
-        let empty = Tensor::zeros((0, head_dim / 2), candle_core::DType::F32, &Device::Cpu)?;
-        Ok(Self { frequencies, cos: empty.clone(), sin: empty })
+        Ok(Self { frequencies: config.frequencies(head_dim)?, cos: Vec::new(), sin: Vec::new() })
     }
 
-    /// `(cos, sin)` of positions `start .. start + tokens`, each `[tokens, head_dim/2]` f32.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn at(&mut self, start: usize, tokens: usize) -> Result<(Tensor, Tensor)> {
-        let needed = start + tokens;
-        if self.cos.dim(0)? < needed {
-            self.grow(needed.next_power_of_two().max(256))?;
-        }
-        Ok((self.cos.narrow(0, start, tokens)?, self.sin.narrow(0, start, tokens)?))
-    }
-
-    fn grow(&mut self, positions: usize) -> Result<()> {
+    /// Makes sure that positions below `end` have their cosines and sines.
+    pub fn reserve(&mut self, end: usize) {
         let half = self.frequencies.len();
-        let (mut cos, mut sin) = (Vec::with_capacity(positions * half), Vec::with_capacity(positions * half));
-        for position in 0..positions {
-            for frequency in &self.frequencies {
-                let (s, c) = (position as f64 * frequency).sin_cos();
-                cos.push(c as f32);
-                sin.push(s as f32);
+        let known = self.cos.len() / half;
+        if known < end {
+            for position in known..end.next_power_of_two().max(256) {
+                for frequency in &self.frequencies {
+                    let (sin, cos) = (position as f64 * frequency).sin_cos();
+                    self.cos.push(cos as f32);
+                    self.sin.push(sin as f32);
+                }
             }
         }
-        self.cos = Tensor::from_vec(cos, (positions, half), &Device::Cpu)?;
-        self.sin = Tensor::from_vec(sin, (positions, half), &Device::Cpu)?;
-        Ok(())
+    }
+
+    /// Rotates the heads of tokens at positions `start ..` in place.
+    ///
+    /// `values`: `[tokens, heads, head_dim]`, with `heads * head_dim = width`.
+    ///
+    /// # Panics
+    /// If a position was not reserved.
+    pub(crate) fn rotate(&self, values: &mut [f32], width: usize, start: usize) {
+        let half = self.frequencies.len();
+        for (position, token) in values.chunks_exact_mut(width).enumerate() {
+            let at = (start + position) * half;
+            let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
+            for head in token.chunks_exact_mut(2 * half) {
+                let (first, second) = head.split_at_mut(half);
+                for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    fn config(scaling: RopeScaling) -> RopeConfig {
+        RopeConfig { theta: 10_000.0, scaling }
+    }
+
+    #[test]
+    fn the_rotation_is_candles() {
+        let mut rope = Rope::new(&config(RopeScaling::None), 8).unwrap();
+        rope.reserve(300);
+        let x = Tensor::randn(0f32, 1.0, (1, 3, 2, 8), &Device::Cpu).unwrap();
+        let table = |values: &[f32]| Tensor::from_slice(&values[290 * 4..293 * 4], (3, 4), &Device::Cpu);
+        let (cos, sin) = (table(&rope.cos).unwrap(), table(&rope.sin).unwrap());
+        let expected = candle_nn::rotary_emb::rope_thd(&x, &cos, &sin).unwrap();
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut got = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        rope.rotate(&mut got, 16, 290);
+        assert!(expected.iter().zip(&got).all(|(e, g)| (e - g).abs() < 1e-6));
+    }
+
+    #[test]
+    fn llama3_keeps_short_wavelengths_and_divides_long_ones() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192,
+        };
+        let plain = RopeConfig { theta: 500_000.0, scaling: RopeScaling::None }.frequencies(128).unwrap();
+        let scaled = RopeConfig { theta: 500_000.0, scaling }.frequencies(128).unwrap();
+        assert_eq!(scaled[0], plain[0]);
+        assert!((scaled[63] * 8.0 - plain[63]).abs() < 1e-12);
+        let ratios: Vec<f64> = plain.iter().zip(&scaled).map(|(plain, scaled)| plain / scaled).collect();
+        assert!(ratios.is_sorted(), "{ratios:?}");
+    }
+
+    #[test]
+    fn unusable_parameters_are_refused() {
+        for (bad, head_dim) in [
+            (config(RopeScaling::Linear { factor: 0.0 }), 8),
+            (config(RopeScaling::Factors { divisors: vec![1.0; 3] }), 8),
+            (RopeConfig { theta: f64::NAN, scaling: RopeScaling::None }, 8),
+            (config(RopeScaling::None), 7),
+        ] {
+            assert!(bad.frequencies(head_dim).is_err());
+        }
     }
 }

@@ -1,106 +1,113 @@
-//! The local operations of one transformer block.
+//! The local operations of one block's attention.
 
 use super::Config;
-use crate::Result;
 use crate::layers::attention::{Heads, attend};
 use crate::layers::kv_cache::KvCache;
-use crate::split::plan::PlanKind;
+use crate::layers::norm::RmsNorm;
+use crate::layers::rope::Rope;
 use crate::weights::WeightSource;
-use candle_core::Tensor;
-use candle_nn::{ops, rotary_emb};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
 
 /// What the tokens of one pass share.
 pub(super) struct Step {
     /// Position of the pass's first token.
     pub(super) start: usize,
-    /// `[tokens, head_dim/2]` each.
-    pub(super) rotation: (Tensor, Tensor),
+    /// Tokens of the pass.
+    pub(super) tokens: usize,
     /// `[tokens, positions]`, or nothing for a single token.
     pub(super) bias: Option<Tensor>,
 }
 
-/// One block: its norms, biases and cache. Its linear layers are elsewhere.
+/// The attention of one block: biases, norms of heads and cache. The linear layers are elsewhere.
 pub(super) struct Block {
-    /// Gains of the two norms; in the fused plan they are folded into the server's matrices.
-    pub(super) gains: Option<[Tensor; 2]>,
     /// Biases of q, k and v.
-    biases: Option<[Tensor; 3]>,
-    /// Gains of the norms of q's and k's heads.
-    head_gains: Option<[Tensor; 2]>,
+    biases: Option<[Vec<f32>; 3]>,
+    /// Norms of q's and k's heads.
+    head_norms: Option<[RmsNorm; 2]>,
     pub(super) cache: KvCache,
     heads: Heads,
-    rms_eps: f32,
 }
 
 impl Block {
-    pub(super) fn new(config: &Config, kind: PlanKind, i: usize, local: &dyn WeightSource) -> Result<Self> {
+    pub(super) fn new(config: &Config, i: usize, local: &dyn WeightSource) -> Result<Self> {
         let vector = |name: &str, width: usize| local.get_shaped(&format!("blk.{i}.{name}"), &[width]);
-        let hidden = config.hidden_size;
-        let gains = match kind {
-            PlanKind::Plain => {
-                Some([vector("attn_norm.weight", hidden)?, vector("ffn_norm.weight", hidden)?])
-            }
-            PlanKind::Fused => None,
-        };
+        let bias = |name: &str, width: usize| -> Result<Vec<f32>> { Ok(vector(name, width)?.to_vec1()?) };
+        let norm = |name: &str| RmsNorm::new(&vector(name, config.head_dim)?, config.rms_eps);
         let biases = if config.qkv_bias {
             Some([
-                vector("attn_q.bias", config.q_width())?,
-                vector("attn_k.bias", config.kv_width())?,
-                vector("attn_v.bias", config.kv_width())?,
+                bias("attn_q.bias", config.q_width())?,
+                bias("attn_k.bias", config.kv_width())?,
+                bias("attn_v.bias", config.kv_width())?,
             ])
         } else {
             None
         };
-        let head_gains = if config.qk_norm {
-            Some([
-                vector("attn_q_norm.weight", config.head_dim)?,
-                vector("attn_k_norm.weight", config.head_dim)?,
-            ])
+        let head_norms = if config.qk_norm {
+            Some([norm("attn_q_norm.weight")?, norm("attn_k_norm.weight")?])
         } else {
             None
         };
         Ok(Self {
-            gains,
             biases,
-            head_gains,
+            head_norms,
             cache: KvCache::new(config.kv_heads, config.head_dim)?,
             heads: config.attention_heads(),
-            rms_eps: config.rms_eps as f32,
         })
     }
 
     /// Attention over the cache and the new tokens, whose keys and values are written to the cache.
     ///
     /// `qkv`: the three products, `[tokens, rows]`; returns `[tokens, heads * head_dim]`.
-    pub(super) fn attend(&mut self, step: &Step, qkv: [Tensor; 3]) -> Result<Tensor> {
-        let [q, k, v] = match &self.biases {
-            None => qkv,
-            Some([bq, bk, bv]) => {
-                let [q, k, v] = qkv;
-                [q.broadcast_add(bq)?, k.broadcast_add(bk)?, v.broadcast_add(bv)?]
-            }
-        };
+    pub(super) fn attend(&mut self, step: &Step, rope: &Rope, qkv: [Tensor; 3]) -> Result<Tensor> {
         let Heads { query, kv, dim } = self.heads;
-        let (tokens, width) = q.dims2()?;
-        let q = self.rotate(step, &q, query, 0)?.reshape((tokens, width))?;
-        let k = self.rotate(step, &k, kv, 1)?.reshape((tokens, kv, dim))?.transpose(0, 1)?.contiguous()?;
-        let v = v.reshape((tokens, kv, dim))?.transpose(0, 1)?.contiguous()?;
+        let tokens = step.tokens;
+        let [q, k, v] = qkv;
+        let q = self.positioned(step, rope, &q, 0, query)?;
+        let k = self.positioned(step, rope, &k, 1, kv)?;
+        let v = self.biased(&v, 2, kv)?;
+        let q = Tensor::from_vec(q, (tokens, query * dim), &Device::Cpu)?;
+        let k = Tensor::from_vec(k, (tokens, kv, dim), &Device::Cpu)?.transpose(0, 1)?.contiguous()?;
+        let v = Tensor::from_vec(v, (tokens, kv, dim), &Device::Cpu)?.transpose(0, 1)?.contiguous()?;
         let (k, v) = self.cache.write(step.start, &k, &v)?;
         attend(self.heads, &q, &k, &v, step.bias.as_ref())
     }
 
-    /// Norms (Qwen3) and rotates the heads of q (`which` 0) or k (1).
-    fn rotate(&self, step: &Step, x: &Tensor, heads: usize, which: usize) -> Result<Tensor> {
-        let (tokens, _) = x.dims2()?;
-        let mut x = x.reshape((1, tokens, heads, self.heads.dim))?;
-        if let Some(gains) = &self.head_gains {
-            x = ops::rms_norm(&x, &gains[which], self.rms_eps)?;
+    /// q (`which` 0) or k (1) with its bias (Qwen2), normed heads (Qwen3) and rotation.
+    fn positioned(
+        &self,
+        step: &Step,
+        rope: &Rope,
+        x: &Tensor,
+        which: usize,
+        heads: usize,
+    ) -> Result<Vec<f32>> {
+        let mut values = self.biased(x, which, heads)?;
+        if let Some(norms) = &self.head_norms {
+            norms[which].apply_slice(&mut values);
         }
-        Ok(rotary_emb::rope_thd(&x, &step.rotation.0, &step.rotation.1)?)
+        rope.rotate(&mut values, heads * self.heads.dim, step.start);
+        Ok(values)
     }
-}
 
-/// `silu(gate) * up`.
-pub(super) fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    Ok((ops::silu(gate)? * up)?)
+    /// The values of one of q, k, v with its bias.
+    fn biased(&self, x: &Tensor, which: usize, heads: usize) -> Result<Vec<f32>> {
+        let (tokens, width) = x.dims2()?;
+        if width != heads * self.heads.dim {
+            return Err(Error::TensorShape {
+                name: ["q", "k", "v"][which].into(),
+                expected: vec![tokens, heads * self.heads.dim],
+                got: vec![tokens, width],
+            });
+        }
+        let mut values = x.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(biases) = &self.biases {
+            for row in values.chunks_exact_mut(width) {
+                for (value, bias) in row.iter_mut().zip(&biases[which]) {
+                    *value += bias;
+                }
+            }
+        }
+        Ok(values)
+    }
 }

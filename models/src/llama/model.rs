@@ -1,32 +1,42 @@
 //! The decoder: local operations around the rounds of a plan.
 
 use super::Config;
-use super::block::{Block, Step, gated};
+use super::block::{Block, Step};
 use super::plan::{FUSED_ROUNDS, PLAIN_ROUNDS};
 use crate::Result;
 use crate::layers::attention::causal_bias;
+use crate::layers::gate::silu_gate;
 use crate::layers::head::{Head, HeadPrecision};
-use crate::layers::norm::inverse_rms;
+use crate::layers::norm::{RmsNorm, inverse_rms, scale_rows};
 use crate::layers::rope::Rope;
 use crate::linear::LinearBackend;
 use crate::model::{CausalModel, check_ids, last_row, unpack};
 use crate::split::plan::PlanKind;
 use crate::weights::WeightSource;
 use candle_core::{Device, Tensor};
-use candle_nn::ops::rms_norm;
 
 /// A Llama, Qwen2 or Qwen3 decoder.
 pub struct Llama {
     config: Config,
-    kind: PlanKind,
     /// `[vocab, hidden]`.
     embedding: Tensor,
-    /// Gain of the last norm, and the head if it is tied to the embedding.
-    out_gain: Option<Tensor>,
-    head: Option<Head>,
     blocks: Vec<Block>,
+    variant: Variant,
     rope: Rope,
     len: usize,
+}
+
+/// What differs between the plans.
+enum Variant {
+    /// Norms run on the client; without a tied head, the head is the last round.
+    Plain {
+        /// Of each block, before the attention and before the feed-forward layer.
+        norms: Vec<[RmsNorm; 2]>,
+        out_norm: RmsNorm,
+        head: Option<Head>,
+    },
+    /// Gains are folded into the server's matrices, except that of a tied head.
+    Fused { out: Option<(RmsNorm, Head)> },
 }
 
 /// Which positions' logits a pass returns.
@@ -34,6 +44,16 @@ pub struct Llama {
 enum Logits {
     All,
     Last,
+}
+
+/// What the steps of one pass share.
+struct Pass<'a> {
+    blocks: &'a mut [Block],
+    rope: &'a Rope,
+    step: Step,
+    backend: &'a mut dyn LinearBackend,
+    logits: Logits,
+    rms_eps: f64,
 }
 
 impl Llama {
@@ -52,16 +72,31 @@ impl Llama {
         config.validate()?;
         let hidden = config.hidden_size;
         let embedding = local.get_shaped("token_embd.weight", &[config.vocab_size, hidden])?;
-        let out_gain = if kind == PlanKind::Plain || config.tied_head {
-            Some(local.get_shaped("output_norm.weight", &[hidden])?)
-        } else {
-            None
-        };
+        let norm = |name: String| RmsNorm::new(&local.get_shaped(&name, &[hidden])?, config.rms_eps);
         let head = if config.tied_head { Some(Head::new(&embedding, precision)?) } else { None };
-        let blocks =
-            (0..config.blocks).map(|i| Block::new(&config, kind, i, local)).collect::<Result<Vec<_>>>()?;
+        let variant = match kind {
+            PlanKind::Plain => Variant::Plain {
+                norms: (0..config.blocks)
+                    .map(|i| {
+                        Ok([
+                            norm(format!("blk.{i}.attn_norm.weight"))?,
+                            norm(format!("blk.{i}.ffn_norm.weight"))?,
+                        ])
+                    })
+                    .collect::<Result<_>>()?,
+                out_norm: norm("output_norm.weight".into())?,
+                head,
+            },
+            PlanKind::Fused => Variant::Fused {
+                out: match head {
+                    Some(head) => Some((norm("output_norm.weight".into())?, head)),
+                    None => None,
+                },
+            },
+        };
+        let blocks = (0..config.blocks).map(|i| Block::new(&config, i, local)).collect::<Result<Vec<_>>>()?;
         let rope = Rope::new(&config.rope, config.head_dim)?;
-        Ok(Self { config, kind, embedding, out_gain, head, blocks, rope, len: 0 })
+        Ok(Self { config, embedding, blocks, variant, rope, len: 0 })
     }
 
     /// The configuration.
@@ -71,93 +106,104 @@ impl Llama {
 
     fn run(&mut self, ids: &[u32], backend: &mut dyn LinearBackend, logits: Logits) -> Result<Tensor> {
         check_ids(ids, self.config.vocab_size, self.len, self.config.context_length)?;
-        let step = Step {
-            start: self.len,
-            rotation: self.rope.at(self.len, ids.len())?,
-            bias: causal_bias(self.len, ids.len())?,
-        };
+        let tokens = ids.len();
+        self.rope.reserve(self.len + tokens);
         let h = self.embedding.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
-        let logits = match self.kind {
-            PlanKind::Plain => self.run_plain(h, &step, backend, logits)?,
-            PlanKind::Fused => self.run_fused(h, &step, backend, logits)?,
+        let step = Step { start: self.len, tokens, bias: causal_bias(self.len, tokens)? };
+        let pass = Pass {
+            blocks: &mut self.blocks,
+            rope: &self.rope,
+            step,
+            backend,
+            logits,
+            rms_eps: self.config.rms_eps,
         };
-        self.len += ids.len();
+        let logits = match &self.variant {
+            Variant::Plain { norms, out_norm, head } => pass.plain(h, norms, out_norm, head.as_ref())?,
+            Variant::Fused { out } => pass.fused(h, out.as_ref())?,
+        };
+        self.len += tokens;
         Ok(logits)
     }
+}
 
-    fn run_plain(
-        &mut self,
+impl Pass<'_> {
+    fn plain(
+        mut self,
         mut h: Tensor,
-        step: &Step,
-        backend: &mut dyn LinearBackend,
-        logits: Logits,
+        norms: &[[RmsNorm; 2]],
+        out_norm: &RmsNorm,
+        head: Option<&Head>,
     ) -> Result<Tensor> {
-        let eps = self.config.rms_eps as f32;
-        let last = self.blocks.len() - 1;
-        let mut round = 0;
-        for (i, block) in self.blocks.iter_mut().enumerate() {
-            let [attn_gain, ffn_gain] = block.gains.clone().unwrap_or_else(|| unreachable!("plain plan"));
-            let qkv = backend.round(round, &rms_norm(&h, &attn_gain, eps)?)?;
-            let mut a = block.attend(step, unpack(round, qkv)?)?;
-            if i == last && logits == Logits::Last {
-                (a, h) = (last_row(&a)?, last_row(&h)?);
-            }
-            let [out] = unpack(round + 1, backend.round(round + 1, &a)?)?;
+        for (i, [attn_norm, ffn_norm]) in norms.iter().enumerate() {
+            let round = PLAIN_ROUNDS * i;
+            let qkv = unpack(round, self.backend.round(round, &attn_norm.apply(&h)?)?)?;
+            let a;
+            (a, h) = self.attend(i, qkv, h)?;
+            let [out] = unpack(round + 1, self.backend.round(round + 1, &a)?)?;
             h = (h + out)?;
-            let gate_up = backend.round(round + 2, &rms_norm(&h, &ffn_gain, eps)?)?;
-            let [gate, up] = unpack(round + 2, gate_up)?;
-            let [down] = unpack(round + 3, backend.round(round + 3, &gated(&gate, &up)?)?)?;
+            let [gate, up] = unpack(round + 2, self.backend.round(round + 2, &ffn_norm.apply(&h)?)?)?;
+            let [down] = unpack(round + 3, self.backend.round(round + 3, &silu_gate(&gate, &up)?)?)?;
             h = (h + down)?;
-            round += PLAIN_ROUNDS;
         }
-        let normed = self.out_norm(&h)?;
-        match &self.head {
+        let normed = out_norm.apply(&h)?;
+        match head {
             Some(head) => head.logits(&normed),
             None => {
-                let [logits] = unpack(round, backend.round(round, &normed)?)?;
+                let round = PLAIN_ROUNDS * norms.len();
+                let [logits] = unpack(round, self.backend.round(round, &normed)?)?;
                 Ok(logits)
             }
         }
     }
 
-    fn run_fused(
-        &mut self,
-        mut h: Tensor,
-        step: &Step,
-        backend: &mut dyn LinearBackend,
-        logits: Logits,
-    ) -> Result<Tensor> {
-        let eps = self.config.rms_eps;
+    fn fused(mut self, mut h: Tensor, out: Option<&(RmsNorm, Head)>) -> Result<Tensor> {
         let last = self.blocks.len() - 1;
-        let mut behind = backend.round(0, &h)?;
-        for (i, block) in self.blocks.iter_mut().enumerate() {
+        let mut behind = self.backend.round(0, &h)?;
+        for i in 0..=last {
             let round = 1 + FUSED_ROUNDS * i;
-            let qkv: [Tensor; 3] = unpack(round - 1, scaled(behind, &inverse_rms(&h, eps)?)?)?;
-            let mut a = block.attend(step, qkv)?;
-            if i == last && logits == Logits::Last {
-                (a, h) = (last_row(&a)?, last_row(&h)?);
-            }
-            let mut reply = backend.round(round, &Tensor::cat(&[&a, &h], 1)?)?;
+            let a;
+            let qkv = self.divided(round - 1, behind, &h)?;
+            (a, h) = self.attend(i, qkv, h)?;
+            let mut reply = self.backend.round(round, &Tensor::cat(&[&a, &h], 1)?)?;
             h = (h + take_first(round, &mut reply)?)?;
-            let [gate, up] = unpack(round, scaled(reply, &inverse_rms(&h, eps)?)?)?;
-            let m = gated(&gate, &up)?;
-            let input = if i == last && self.head.is_some() { m } else { Tensor::cat(&[&m, &h], 1)? };
-            behind = backend.round(round + 1, &input)?;
+            let [gate, up] = self.divided(round, reply, &h)?;
+            let m = silu_gate(&gate, &up)?;
+            let input = if i == last && out.is_some() { m } else { Tensor::cat(&[&m, &h], 1)? };
+            behind = self.backend.round(round + 1, &input)?;
             h = (h + take_first(round + 1, &mut behind)?)?;
         }
-        match &self.head {
-            Some(head) => head.logits(&self.out_norm(&h)?),
+        match out {
+            Some((norm, head)) => head.logits(&norm.apply(&h)?),
             None => {
-                let [logits] =
-                    unpack(FUSED_ROUNDS * self.blocks.len(), scaled(behind, &inverse_rms(&h, eps)?)?)?;
+                let [logits] = self.divided(FUSED_ROUNDS * (last + 1), behind, &h)?;
                 Ok(logits)
             }
         }
     }
 
-    fn out_norm(&self, h: &Tensor) -> Result<Tensor> {
-        let gain = self.out_gain.as_ref().unwrap_or_else(|| unreachable!("loaded wherever it is used"));
-        Ok(rms_norm(h, gain, self.config.rms_eps as f32)?)
+    /// Attention of block `i`; behind the last one only the rows go on whose logits are wanted.
+    ///
+    /// Returns the attention's output and the residual.
+    fn attend(&mut self, i: usize, qkv: [Tensor; 3], h: Tensor) -> Result<(Tensor, Tensor)> {
+        let last = i + 1 == self.blocks.len();
+        let a = self.blocks[i].attend(&self.step, self.rope, qkv)?;
+        if last && self.logits == Logits::Last && self.step.tokens > 1 {
+            return Ok((last_row(&a)?, last_row(&h)?));
+        }
+        Ok((a, h))
+    }
+
+    /// The products of a round behind a folded norm, divided by the rms of what the norm is applied to.
+    fn divided<const N: usize>(
+        &self,
+        round: usize,
+        products: Vec<Tensor>,
+        h: &Tensor,
+    ) -> Result<[Tensor; N]> {
+        let factors = inverse_rms(h, self.rms_eps)?;
+        let scaled = products.iter().map(|product| scale_rows(product, &factors));
+        unpack(round, scaled.collect::<Result<Vec<_>>>()?)
     }
 }
 
@@ -192,11 +238,6 @@ impl CausalModel for Llama {
     fn vocab_size(&self) -> usize {
         self.config.vocab_size
     }
-}
-
-/// Multiplies every product `[tokens, rows]` by a factor per token, `[tokens, 1]`.
-fn scaled(products: Vec<Tensor>, factor: &Tensor) -> Result<Vec<Tensor>> {
-    products.iter().map(|product| Ok(product.broadcast_mul(factor)?)).collect()
 }
 
 /// Removes the first product of a reply.
