@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_line, runs};
+use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
 use crate::arith::Modulus;
 
 const HALF_BITS: i32 = 25;
@@ -85,8 +85,8 @@ pub(super) fn accumulate(term: &Term<'_>, sums: &mut [u64]) {
 #[target_feature(enable = "avx2")]
 fn accumulate_lines(term: &Term<'_>, sums: &mut [u64]) {
     let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(PARTS * LINE_WORDS));
-    for (chunk, (digits, sums)) in lines.enumerate() {
-        let key = &term.key[rotated_line(term, chunk) * LINE_WORDS..][..LINE_WORDS];
+    for ((digits, sums), line) in lines.zip(rotated_lines(term)) {
+        let key = &term.key[line * LINE_WORDS..][..LINE_WORDS];
         for half in [0, LANES] {
             let mut parts = [0, 1, 2].map(|p| load4(&sums[p * LINE_WORDS + half..]));
             multiply(load4(&digits[half..]), load4(&key[half..]), &mut parts);

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_line, runs};
+use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{Reducer, load8, store8};
 
@@ -63,20 +63,41 @@ fn batches<const K: usize>(
 fn run<const K: usize>(digits: &[u64], keys: [&[u64]; K], sums: &mut [[[__m512i; 2]; 2]; K]) {
     let lines = digits.len() / LINE_WORDS;
     assert!(keys.iter().all(|key| key.len() == digits.len()));
-    for line in 0..lines {
-        let at = line * LINE_WORDS;
-        // SAFETY: `at + 8 <= digits.len()`, which is also the length of every key; a prefetch may name any address.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(
-                digits.as_ptr().wrapping_add(at + PREFETCH_LINES * LINE_WORDS).cast(),
-            );
-            let digit = _mm512_loadu_si512(digits.as_ptr().add(at).cast());
-            for (key, sums) in keys.iter().zip(sums.iter_mut()) {
-                let key = _mm512_loadu_si512(key.as_ptr().add(at).cast());
-                let [low, high] = &mut sums[line % 2];
-                *low = _mm512_madd52lo_epu64(*low, digit, key);
-                *high = _mm512_madd52hi_epu64(*high, digit, key);
-            }
+    // SAFETY: lines `0..lines` are inside the digits and inside every key, which has the same length.
+    unsafe {
+        for line in (0..lines / 2 * 2).step_by(2) {
+            multiply(digits, &keys, line, 0, sums);
+            multiply(digits, &keys, line + 1, 1, sums);
+        }
+        if lines % 2 == 1 {
+            multiply(digits, &keys, lines - 1, 0, sums);
+        }
+    }
+}
+
+/// Adds the products of one line to the sums of `parity`.
+///
+/// # Safety
+/// `line` is inside the digits and inside every key.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+unsafe fn multiply<const K: usize>(
+    digits: &[u64],
+    keys: &[&[u64]; K],
+    line: usize,
+    parity: usize,
+    sums: &mut [[[__m512i; 2]; 2]; K],
+) {
+    let at = line * LINE_WORDS;
+    // SAFETY: by the contract of this function; a prefetch may name any address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(digits.as_ptr().wrapping_add(at + PREFETCH_LINES * LINE_WORDS).cast());
+        let digit = _mm512_loadu_si512(digits.as_ptr().add(at).cast());
+        for (key, sums) in keys.iter().zip(sums.iter_mut()) {
+            let key = _mm512_loadu_si512(key.as_ptr().add(at).cast());
+            let [low, high] = &mut sums[parity];
+            *low = _mm512_madd52lo_epu64(*low, digit, key);
+            *high = _mm512_madd52hi_epu64(*high, digit, key);
         }
     }
 }
@@ -90,9 +111,9 @@ pub(super) fn accumulate(term: &Term<'_>, sums: &mut [u64]) {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn accumulate_lines(term: &Term<'_>, sums: &mut [u64]) {
     let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(2 * LINE_WORDS));
-    for (chunk, (digits, sums)) in lines.enumerate() {
+    for ((digits, sums), line) in lines.zip(rotated_lines(term)) {
         let digits = load8(digits);
-        let key = load8(&term.key[rotated_line(term, chunk) * LINE_WORDS..]);
+        let key = load8(&term.key[line * LINE_WORDS..]);
         let (low, high) = sums.split_at_mut(LINE_WORDS);
         let (low_sum, high_sum) = (load8(low), load8(high));
         store8(low, _mm512_madd52lo_epu64(low_sum, digits, key));

@@ -290,10 +290,19 @@ fn runs(shape: &MacShape, chunk: usize) -> [(usize, usize, usize); 2] {
     [(0, first_line + e * levels, before), (before, first_line, shape.terms() - before)]
 }
 
-/// Line of the key that a rotation by `j` reads at line `chunk`.
+/// Lines of the key that a rotation by `j` reads, line after line of the output.
 #[inline(always)]
-fn rotated_line(term: &Term<'_>, chunk: usize) -> usize {
-    let phi = term.shape.phi();
-    let (column, e) = (chunk / phi, chunk % phi);
-    (column * phi + (e + term.j) % phi) * term.shape.levels + term.level
+fn rotated_lines(term: &Term<'_>) -> impl Iterator<Item = usize> {
+    let (phi, levels) = (term.shape.phi(), term.shape.levels);
+    let (mut column, mut row) = (0, term.j);
+    let mut left = phi;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            (column, row, left) = (column + phi, term.j, phi);
+        }
+        let line = (column + row) * levels + term.level;
+        left -= 1;
+        row = if row + 1 == phi { 0 } else { row + 1 };
+        Some(line)
+    })
 }

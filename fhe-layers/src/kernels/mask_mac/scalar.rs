@@ -1,6 +1,6 @@
 //! Portable form: 128-bit sums. `MAX_TERMS` products below `2^100` stay below `2^112`.
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_line, runs};
+use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
 use crate::arith::Modulus;
 
 pub(super) fn mask_mac(
@@ -32,8 +32,8 @@ pub(super) fn mask_mac(
 /// The two parts are the low and high word of a 128-bit sum.
 pub(super) fn accumulate(term: &Term<'_>, sums: &mut [u64]) {
     let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(2 * LINE_WORDS));
-    for (chunk, (digits, sums)) in lines.enumerate() {
-        let key = &term.key[rotated_line(term, chunk) * LINE_WORDS..][..LINE_WORDS];
+    for ((digits, sums), line) in lines.zip(rotated_lines(term)) {
+        let key = &term.key[line * LINE_WORDS..][..LINE_WORDS];
         let (low, high) = sums.split_at_mut(LINE_WORDS);
         for (((low, high), &d), &k) in low.iter_mut().zip(high).zip(digits).zip(key) {
             let sum = join(*low, *high) + u128::from(d) * u128::from(k);
