@@ -19,10 +19,15 @@
 
 pub mod check;
 pub mod clear;
+pub mod digits;
 pub mod linear_run;
 pub mod machine;
 pub mod output;
+pub mod peers;
 pub mod per_op;
+pub mod plots;
+pub mod readme;
+pub mod run_folder;
 pub mod shapes;
 pub mod stats;
 pub mod tfhe_ops;

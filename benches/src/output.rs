@@ -74,11 +74,11 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A duration in the unit a reader expects: `0.42 ms`, `15.1 s`, `3.2 h`, `2.1 days`.
+/// A duration in the unit a reader expects: `420 µs`, `15.1 s`, `3.2 h`, `2.1 days`.
 #[must_use]
 pub fn human_ms(ms: f64) -> String {
     let (value, unit) = match ms {
-        ms if ms < 1.0 => (ms * 1e3, "us"),
+        ms if ms < 1.0 => (ms * 1e3, "µs"),
         ms if ms < 1e3 => (ms, "ms"),
         ms if ms < 120e3 => (ms / 1e3, "s"),
         ms if ms < 7200e3 => (ms / 60e3, "min"),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn durations_read_naturally() {
-        assert_eq!(human_ms(0.42), "420 us");
+        assert_eq!(human_ms(0.42), "420 µs");
         assert_eq!(human_ms(15_100.0), "15.1 s");
         assert_eq!(human_ms(3.0 * 86_400e3), "3.00 days");
     }

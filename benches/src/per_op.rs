@@ -157,9 +157,13 @@ impl<'a> Builder<'a> {
         let arithmetic = model.arithmetic(self.options.context);
         // A look-up under encryption is a one-hot row times the table: part of the vocabulary measured, the rest alike.
         let part = model.vocabulary.min(4096);
-        let mut parts = vec![
-            ("embedding", "token_embd (one-hot product)", part, model.hidden, model.vocabulary as f64 / part as f64),
-        ];
+        let mut parts = vec![(
+            "embedding",
+            "token_embd (one-hot product)",
+            part,
+            model.hidden,
+            model.vocabulary as f64 / part as f64,
+        )];
         parts.extend(model.linears.iter().map(|m| ("linear", m.name, m.d_in, m.d_out, m.count as f64)));
         parts.push(("linear", "lm_head", model.hidden, part, model.vocabulary as f64 / part as f64));
         for (op, name, d_in, d_out, factor) in parts {
@@ -367,24 +371,26 @@ impl<'a> Builder<'a> {
         let (bootstraps, macs, clear_ms) = match row.name.as_str() {
             "silu" => ((model.blocks * model.feed_forward) as f64, arithmetic.activation, self.clear.silu),
             "gelu" => ((model.blocks * model.feed_forward) as f64, arithmetic.activation, self.clear.gelu),
-            "rms_norm" => {
-                ((model.norms() * (3 * model.hidden + 1)) as f64, arithmetic.norm, self.clear.norm)
+            "rms_norm" => ((model.norms() * (3 * model.hidden + 1)) as f64, arithmetic.norm, self.clear.norm),
+            "softmax" => {
+                ((model.blocks * model.heads * 5 * context) as f64, arithmetic.softmax, self.clear.softmax)
             }
-            "softmax" => (
-                (model.blocks * model.heads * 5 * context) as f64,
-                arithmetic.softmax,
-                self.clear.softmax,
-            ),
             "attention_scores" => (2.0 * dots, arithmetic.scores, self.clear.scores),
             _ => (2.0 * dots, arithmetic.values, self.clear.values),
         };
-        row.weight_share =
-            if row.op == "norm" { (model.norms() * model.hidden) as f64 / model.parameters as f64 } else { 0.0 };
+        row.weight_share = if row.op == "norm" {
+            (model.norms() * model.hidden) as f64 / model.parameters as f64
+        } else {
+            0.0
+        };
         row.arithmetic_share = macs / arithmetic.total();
         row.clear_ms = clear_ms;
         row.extrapolation_factor = bootstraps / row.bootstraps as f64;
         row.encrypted_ms_extrapolated = row.encrypted_ms_measured * row.extrapolation_factor;
-        eprintln!("{} {}: {:.0} ms, error {:.3}", row.name, row.parameters, row.encrypted_ms_measured, row.error);
+        eprintln!(
+            "{} {}: {:.0} ms, error {:.3}",
+            row.name, row.parameters, row.encrypted_ms_measured, row.error
+        );
         self.rows.push(row);
     }
 }

@@ -108,7 +108,10 @@ impl ModelShape {
         let feed_forward = number("llama.feed_forward_length")?;
         let (heads, kv_heads) =
             (number("llama.attention.head_count")?, number("llama.attention.head_count_kv")?);
-        anyhow::ensure!(heads > 0 && hidden % heads == 0, "{hidden} features do not divide into {heads} heads");
+        anyhow::ensure!(
+            heads > 0 && hidden % heads == 0,
+            "{hidden} features do not divide into {heads} heads"
+        );
         let embedding = content.tensor_infos.get("token_embd.weight").context("no token_embd.weight")?;
         let (vocabulary, width) = embedding.shape.dims2().context("token_embd.weight")?;
         anyhow::ensure!(width == hidden, "embedding width {width}, expected {hidden}");

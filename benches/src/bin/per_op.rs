@@ -68,8 +68,17 @@ fn text(report: &Report) -> String {
         })
         .collect();
     let header = [
-        "op", "weights", "arithmetic", "clear", "encrypted", "measured on", "whole model", "bits", "p_fail",
-        "error", "input rounding",
+        "op",
+        "weights",
+        "arithmetic",
+        "clear",
+        "encrypted",
+        "measured on",
+        "whole model",
+        "bits",
+        "p_fail",
+        "error",
+        "input rounding",
     ];
     format!(
         "{}\nPer token, {} positions. `~` is extrapolated: measured time times layers or bootstraps. `*` rows are the \

@@ -156,9 +156,8 @@ impl Context {
         assert!(steps <= n, "2^{bits} steps exceed the ring degree {n}");
         let width = 2.0 * range_in / steps as f64;
         let limit = range_out * (1.0 - 1e-6);
-        let values: Vec<f64> = (0..steps)
-            .map(|i| f(-range_in + (i as f64 + 0.5) * width).clamp(-range_out, limit))
-            .collect();
+        let values: Vec<f64> =
+            (0..steps).map(|i| f(-range_in + (i as f64 + 0.5) * width).clamp(-range_out, limit)).collect();
         let body: Vec<u64> =
             values.iter().flat_map(|&v| std::iter::repeat_n(phase(v, range_out), n / steps)).collect();
         let accumulator = allocate_and_trivially_encrypt_new_glwe_ciphertext(
@@ -190,9 +189,14 @@ impl Context {
         buffers
     }
 
-    fn bootstrap(&self, input: &Cipher, table: &Table, fft: &Fft, buffers: &mut ComputationBuffers) -> Cipher {
-        let mut small =
-            LweCiphertext::new(0, LweDimension(self.set.lwe_dimension).to_lwe_size(), MODULUS);
+    fn bootstrap(
+        &self,
+        input: &Cipher,
+        table: &Table,
+        fft: &Fft,
+        buffers: &mut ComputationBuffers,
+    ) -> Cipher {
+        let mut small = LweCiphertext::new(0, LweDimension(self.set.lwe_dimension).to_lwe_size(), MODULUS);
         keyswitch_lwe_ciphertext(&self.keyswitch_key, input, &mut small);
         // Signed range to [0, 2^63): the padding bit above it stays clear.
         lwe_ciphertext_plaintext_add_assign(&mut small, Plaintext(1 << 62));

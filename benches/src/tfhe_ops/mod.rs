@@ -14,7 +14,9 @@ mod operations;
 mod sets;
 
 pub use context::{Cipher, Context, Table};
-pub use operations::{Measured, activation, attention_scores, attention_values, exact_lookup, rms_norm, softmax};
+pub use operations::{
+    Measured, activation, attention_scores, attention_values, exact_lookup, rms_norm, softmax,
+};
 pub use sets::{
     MESSAGE_2_2_2M40, MESSAGE_2_2_2M128, MESSAGE_3_3_2M40, MESSAGE_3_3_2M128, MESSAGE_4_4_2M40, TfheSet,
 };

@@ -57,9 +57,8 @@ pub fn exact_lookup(context: &Context, bits: u32, lookups: usize) -> (usize, usi
     // Neighbouring steps get outputs far apart, so that an answer one step off cannot pass for noise.
     let steps = 1usize << bits;
     let spread = |i: usize| ((i * 5 + 3) % 16) as f64 - 8.0 + 0.5;
-    let table = context.table(bits, RANGE, 2.0 * RANGE, |v| {
-        spread((((v / RANGE + 1.0) / 2.0) * steps as f64) as usize)
-    });
+    let table = context
+        .table(bits, RANGE, 2.0 * RANGE, |v| spread((((v / RANGE + 1.0) / 2.0) * steps as f64) as usize));
     let indices: Vec<usize> = (0..lookups).map(|i| i % steps).collect();
     let inputs: Vec<f64> = indices.iter().map(|&i| table.centre(i)).collect();
     let ciphers = context.encrypt(&inputs, RANGE);

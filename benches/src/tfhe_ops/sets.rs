@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn one_more_bit_of_precision_costs_failures() {
-        for set in [MESSAGE_2_2_2M40, MESSAGE_2_2_2M128, MESSAGE_3_3_2M40, MESSAGE_3_3_2M128, MESSAGE_4_4_2M40] {
+        for set in
+            [MESSAGE_2_2_2M40, MESSAGE_2_2_2M128, MESSAGE_3_3_2M40, MESSAGE_3_3_2M128, MESSAGE_4_4_2M40]
+        {
             let published = set.log2_fresh_failure(set.precision_bits);
             // The published figure is for the largest noise a sum may bring, this one for a fresh input.
             assert!(published < 0.95 * set.log2_p_fail, "{}: {published}", set.name);

@@ -1,0 +1,6 @@
+//! SVG pictures of a run, drawn from its raw JSON.
+
+mod draw;
+mod pictures;
+
+pub use pictures::draw_all;
