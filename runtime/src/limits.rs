@@ -112,6 +112,9 @@ pub const MAX_LEASES_PER_CREDENTIAL: usize = 256;
 /// Time that running work gets after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Time that idle connections get after SIGTERM to notice.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(300);
+
 /// HTTP/2 window of one stream: a whole prefill frame must not wait for window updates.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -211,9 +211,14 @@ impl Worker {
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async move {
                 drain.wait_for(|draining| *draining).await.ok();
             });
+        let shared = Arc::clone(&self.shared);
         let timeout = async move {
             deadline.wait_for(|draining| *draining).await.ok();
-            tokio::time::sleep(limits::DRAIN_TIMEOUT).await;
+            tokio::time::sleep(limits::DRAIN_GRACE).await;
+            let end = Instant::now() + limits::DRAIN_TIMEOUT;
+            while shared.is_busy() && Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         };
         tokio::select! {
             served = serving => {
@@ -221,7 +226,7 @@ impl Worker {
                     tracing::error!(%error, "a worker stopped serving");
                 }
             }
-            () = timeout => tracing::warn!("connections were cut: they did not end in time"),
+            () = timeout => tracing::debug!("idle connections were cut"),
         }
     }
 

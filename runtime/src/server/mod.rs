@@ -99,6 +99,11 @@ impl Shared {
         unused
     }
 
+    /// Whether work is under way that a draining server waits for.
+    fn is_busy(&self) -> bool {
+        self.body_streams.taken() + self.downloads.taken() > 0 || self.metrics.mask_jobs.get() > 0
+    }
+
     /// Ends leases and gives back what they did not use.
     fn sweep_leases(&self, all: bool) {
         if !self.config.roles.contains(&Role::Catalogue) {
