@@ -88,6 +88,9 @@ pub const BODY_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A body stream must show a lease within this; before that nobody pays for it.
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A reader of a download or of masks that takes nothing for this long loses it and may ask again.
+pub const STALLED_READER_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// HTTP/2 keep-alive pings find dead peers.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 

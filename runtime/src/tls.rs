@@ -118,6 +118,7 @@ pub async fn connect(address: &str, pin: CertificatePin, timeout: Duration) -> R
         .map_err(|error| connect_error(address, &error))?
         .connect_timeout(timeout)
         .tcp_nodelay(true)
+        .max_frame_size(limits::HTTP2_FRAME_BYTES)
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)

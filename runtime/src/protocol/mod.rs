@@ -13,6 +13,7 @@ pub use version::{PROTOCOL_VERSION, choose_version};
 #[allow(missing_docs, reason = "generated from proto/sotto.proto, which documents the fields")]
 #[allow(unreachable_pub, reason = "generated")]
 #[allow(clippy::all, reason = "generated")]
+#[allow(clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod wire {
     tonic::include_proto!("sotto.v1");
 }

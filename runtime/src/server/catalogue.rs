@@ -92,14 +92,18 @@ impl CatalogueService {
         let place = self.0.downloads.enter()?;
         let metrics = Arc::clone(&self.0.metrics);
         let (sender, receiver) = mpsc::channel(CHUNKS_BUFFERED);
+        let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let _place = place;
+            // False once the reader is gone or has not taken anything for long.
+            let send =
+                |item| runtime.block_on(sender.send_timeout(item, limits::STALLED_READER_TIMEOUT)).is_ok();
             let sent = send_files(&dir, |chunk| {
                 metrics.client_part_bytes.inc_by(chunk.data.len() as u64);
-                sender.blocking_send(Ok(chunk)).is_ok()
+                send(Ok(chunk))
             });
             if let Err(error) = sent {
-                sender.blocking_send(Err(status(&error))).ok();
+                send(Err(status(&error)));
             }
         });
         Ok(receiver)

@@ -4,6 +4,7 @@
 //! the keys, so computing a block again gives the same bytes. A client that lost its connection submits the same job
 //! again and names the blocks it still wants.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,23 @@ type PieceSender = mpsc::Sender<std::result::Result<MaskPiece, Status>>;
 struct Payload {
     batch: Arc<Batch>,
     pieces: PieceSender,
+    /// When the reader was last seen with room for a piece.
+    had_room: Cell<Instant>,
+}
+
+impl Payload {
+    fn has_room(&self) -> bool {
+        let room = self.pieces.capacity() > 0;
+        if room {
+            self.had_room.set(Instant::now());
+        }
+        room
+    }
+
+    /// Nobody reads the stream any more.
+    fn is_abandoned(&self) -> bool {
+        self.pieces.is_closed() || self.had_room.get().elapsed() > limits::STALLED_READER_TIMEOUT
+    }
 }
 
 /// The queue and the thread that empties it.
@@ -88,10 +106,9 @@ impl MaskDriver {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            queue.remove_where(|payload| payload.pieces.is_closed());
+            queue.remove_where(Payload::is_abandoned);
             shared.metrics.mask_jobs.set(queue.len() as i64);
-            let step =
-                queue.pick(|payload| payload.pieces.capacity() > 0, |model| step_blocks(shared, model));
+            let step = queue.pick(Payload::has_room, |model| step_blocks(shared, model));
             if let Some(step) = step {
                 let batches =
                     step.jobs.iter().filter_map(|&serial| Some(Arc::clone(&queue.payload(serial)?.batch)));
@@ -208,7 +225,7 @@ impl MaskJobsService {
         })
         .await?;
         let (pieces, receiver) = mpsc::channel(limits::MASK_PIECES_BUFFERED);
-        let payload = Payload { batch: Arc::new(batch), pieces };
+        let payload = Payload { batch: Arc::new(batch), pieces, had_room: Cell::new(Instant::now()) };
         self.driver.cancel(key);
         self.driver.lock().push(key, digest, needed, pending, payload)?;
         self.driver.wake.notify_all();

@@ -1,0 +1,94 @@
+//! `sotto split`: from a model to the two halves that client and server hold, with prepared tables.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use models::source::ModelSource;
+use models::split::plan::PlanKind;
+use models::split::split;
+
+use super::progress::Bars;
+use crate::error::{Error, Result};
+use crate::fetch::{Cache, FetchProgress, ModelRef, fetch};
+use crate::split_store;
+
+/// Which plans to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoundsToWrite {
+    /// Four round trips per transformer block
+    Plain,
+    /// Two round trips per transformer block, twice the weights
+    Fused,
+    /// Both; clients choose by their network
+    Both,
+}
+
+/// Arguments of `sotto split`.
+#[derive(Clone, Debug, Args)]
+pub struct SplitArgs {
+    /// Model: a built-in name, a hub id, a .gguf file or a directory
+    #[arg(value_name = "MODEL", env = "SOTTO_MODEL")]
+    pub model: String,
+
+    /// Directory to write; --split of `sotto serve` takes it
+    #[arg(long, env = "SOTTO_OUT", value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// Grouping of the round trips
+    #[arg(long, env = "SOTTO_ROUNDS", value_enum, default_value_t = RoundsToWrite::Plain)]
+    pub rounds: RoundsToWrite,
+
+    /// Tokens per batch of masks; a list writes one set of tables for each
+    #[arg(long, env = "SOTTO_TAU", value_delimiter = ',', default_value = "64")]
+    pub tau: Vec<usize>,
+
+    /// Threads for preparing tables; all cores by default
+    #[arg(long, env = "SOTTO_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Write the halves only; `sotto serve` prepares the tables on its first start
+    #[arg(long, env = "SOTTO_NO_TABLES")]
+    pub no_tables: bool,
+
+    /// No progress bars
+    #[arg(short, long, env = "SOTTO_QUIET")]
+    pub quiet: bool,
+}
+
+/// Writes the split and prints one line per model digest to `out`.
+///
+/// # Errors
+/// What fetching, reading, splitting or preparing fails with; [`Error::Usage`] on a tau without parameters.
+pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
+    let bindings = args.tau.iter().map(|&tau| split_store::binding(tau)).collect::<Result<Vec<_>>>()?;
+    let bars = Bars::new(args.quiet);
+    let fetched = fetch(&ModelRef::parse(&args.model)?, &Cache::from_env()?, &bars)?;
+    let source = ModelSource::open(&fetched.path)?;
+    let kinds = match args.rounds {
+        RoundsToWrite::Plain => &[PlanKind::Plain][..],
+        RoundsToWrite::Fused => &[PlanKind::Fused],
+        RoundsToWrite::Both => &[PlanKind::Plain, PlanKind::Fused],
+    };
+    for &kind in kinds {
+        bars.begin(&format!("splitting {} ({kind})", fetched.name), None, false);
+        let parts = split(&source, kind, |_| {})?;
+        for (index, binding) in bindings.iter().enumerate() {
+            let root = if index == 0 { args.out.clone() } else { args.out.join(format!("tau{}", binding.tau)) };
+            let digest = parts.write(&root, binding)?;
+            writeln!(out, "{digest}  {kind}  tau {}", binding.tau)
+                .map_err(|source| Error::Io { context: "write the output".to_owned(), source })?;
+        }
+        bars.end();
+    }
+    if args.no_tables {
+        return Ok(());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for entry in split_store::find(&args.out)? {
+        let label = format!("preparing {} tables", entry.part.plan().kind);
+        bars.begin(&label, Some(split_store::blocks(&entry)? as u64), false);
+        split_store::prepare(&entry, args.threads.unwrap_or(cores), &|done| bars.position(done as u64))?;
+        bars.end();
+    }
+    Ok(())
+}
