@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use models::split::plan::PlanKind;
 
 use crate::error::{Error, Result};
 use crate::server::{Form, Role, Server, ServerConfig};
@@ -21,12 +22,27 @@ pub enum FormChoice {
     Compact,
 }
 
+/// Which plans of a split to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoundsToServe {
+    /// Four round trips per transformer block
+    Plain,
+    /// Two round trips per transformer block
+    Fused,
+    /// Whatever the split has
+    Both,
+}
+
 /// Arguments of `sotto serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Split to serve, as written by `sotto split`; may be given several times
     #[arg(long, env = "SOTTO_SPLIT", value_name = "DIR", required = true, value_delimiter = ',')]
     pub split: Vec<PathBuf>,
+
+    /// Groupings of the round trips to serve, of those that the split has
+    #[arg(long, env = "SOTTO_ROUNDS", value_enum, default_value_t = RoundsToServe::Both)]
+    pub rounds: RoundsToServe,
 
     /// Address to listen on; port 0 takes a free one; may be given several times
     #[arg(
@@ -96,6 +112,11 @@ impl ServeArgs {
         }
         Ok(ServerConfig {
             splits: self.split.clone(),
+            plans: match self.rounds {
+                RoundsToServe::Plain => vec![PlanKind::Plain],
+                RoundsToServe::Fused => vec![PlanKind::Fused],
+                RoundsToServe::Both => Vec::new(),
+            },
             listen: self.listen.clone(),
             roles: Role::parse_list(&self.role)?,
             form: match self.form {

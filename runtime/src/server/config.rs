@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use models::split::plan::PlanKind;
+
 use crate::error::{Error, Result};
 
 /// One of the three services.
@@ -69,6 +71,8 @@ pub enum Form {
 pub struct ServerConfig {
     /// Splits to serve, as written by `sotto split`.
     pub splits: Vec<PathBuf>,
+    /// The plans to serve of each split; empty for all there are.
+    pub plans: Vec<PlanKind>,
     /// Addresses to listen on; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
     /// The services of this process.

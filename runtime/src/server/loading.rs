@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use models::split::plan::PlanKind;
+
 use super::catalogue::list_files;
 use super::config::{Role, ServerConfig};
 use super::engine::{Tables, Weights};
@@ -21,17 +23,20 @@ pub(crate) struct FoundSplit {
 /// Reads the manifests below `directories`.
 ///
 /// # Errors
-/// As [`split_store::find`]; [`Error::Usage`] if the list is empty.
-pub(crate) fn find_splits(directories: &[PathBuf]) -> Result<Vec<FoundSplit>> {
+/// As [`split_store::find`]; [`Error::Usage`] if there is none with one of `plans`.
+pub(crate) fn find_splits(directories: &[PathBuf], plans: &[PlanKind]) -> Result<Vec<FoundSplit>> {
     let mut found = Vec::new();
     for directory in directories {
         for entry in split_store::find(directory)? {
+            if !plans.is_empty() && !plans.contains(&entry.part.plan().kind) {
+                continue;
+            }
             let model = Model::new(info(&entry)?);
             found.push(FoundSplit { model, entry });
         }
     }
     if found.is_empty() {
-        return Err(Error::Usage("no split was given; use --split DIR".to_owned()));
+        return Err(Error::Usage("no split with these rounds; see --split and --rounds".to_owned()));
     }
     Ok(found)
 }

@@ -141,7 +141,7 @@ impl Server {
     /// # Errors
     /// [`Error::NotASplit`], [`Error::PortInUse`], [`Error::Usage`], or what the state directory's files fail with.
     pub fn start(config: ServerConfig) -> Result<Self> {
-        let splits = loading::find_splits(&config.splits)?;
+        let splits = loading::find_splits(&config.splits, &config.plans)?;
         let registry = Registry::new(splits.iter().map(|split| Arc::clone(&split.model)).collect())?;
         let listeners = listen::bind(&config.listen)?;
         let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();

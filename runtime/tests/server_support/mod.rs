@@ -90,6 +90,7 @@ pub(crate) fn params_id() -> String {
 pub(crate) fn config(split: &Path) -> ServerConfig {
     ServerConfig {
         splits: vec![split.to_owned()],
+        plans: Vec::new(),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         roles: Role::ALL.to_vec(),
         form: Form::Ntt,
