@@ -43,6 +43,37 @@ pub fn table(figures: &Figures, link: &str) -> String {
     text
 }
 
+/// Every run of the linear layer, one line each: what the sweep varied, and the phases.
+#[must_use]
+pub fn sweep(figures: &Figures) -> String {
+    let mut text = String::from(
+        "| in x out | tokens per batch | threads | isa | form | prepare | int8 G/s per core | mask half, µs per row | body half, µs \
+         per token | clear int8, µs | client online, µs | snr, bits | table, KB per row |\n\
+         |---|---:|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for run in &figures.linear {
+        let of = |key: &str| number(run, key).unwrap_or(f64::NAN);
+        let client = of("client_encrypt_us_per_token") + of("client_decode_us_per_token");
+        text.push_str(&format!(
+            "| {} x {} | {} | {} | {} | {} | {} | {:.1} | {:.2} | {:.1} | {:.1} | {client:.1} | {:.1} | {:.1} |\n",
+            run["in"],
+            run["out"],
+            run["tokens_per_batch"],
+            run["threads"],
+            run["isa"].as_str().unwrap_or("?"),
+            run["form"].as_str().unwrap_or("?"),
+            human_ms(of("prepare_ms")),
+            of("prepare_gmac_per_s_per_core"),
+            of("mask_half_us_per_row"),
+            of("body_half_us_per_token"),
+            of("clear_int8_us_per_token"),
+            of("snr_bits"),
+            of("table_bytes") / of("out") / 1e3,
+        ));
+    }
+    text
+}
+
 fn number(value: &Value, key: &str) -> Option<f64> {
     value[key].as_f64()
 }

@@ -218,7 +218,7 @@ pub fn read_json(file: &Path) -> anyhow::Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))
 }
 
-/// Writes `run.json` and the folder's README: machine, commands, outcomes, pictures.
+/// Writes the folder's README: machine, `tables` of results, pictures, commands with their outcomes.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -227,11 +227,11 @@ pub fn write_readme(
     machine_line: &str,
     outcomes: &[Outcome],
     pictures: &[(String, String)],
-    table: &str,
+    tables: &str,
 ) -> anyhow::Result<()> {
     let mut text = format!(
         "# Run {}\n\nMachine: {machine_line}\n\nMade by `cargo run --release -p benches --bin report`; nothing here is typed by \
-         hand. Fields are explained in [benches/README.md](../../README.md).\n\n## Results\n\n{table}\n",
+         hand. Fields are explained in [benches/README.md](../../README.md).\n\n## Results\n\n{tables}\n",
         folder.file_name().unwrap_or_default().to_string_lossy()
     );
     text.push_str("## Pictures\n\n");

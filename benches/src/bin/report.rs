@@ -45,7 +45,12 @@ fn main() -> anyhow::Result<()> {
     let pictures = draw_all(&folder, &figures)?;
     let run = read_json(&folder.join("run.json"))?;
     let line = run["machine_line"].as_str().unwrap_or("unknown").to_owned();
-    write_readme(&folder, &line, &outcomes, &pictures, &readme::table(&figures, ""))?;
+    let tables = format!(
+        "{}\n### The linear layer, swept\n\n{}",
+        readme::table(&figures, ""),
+        readme::sweep(&figures)
+    );
+    write_readme(&folder, &line, &outcomes, &pictures, &tables)?;
     if !args.keep_readme {
         refresh_root(&folder, &line, &figures, &pictures)?;
     }
