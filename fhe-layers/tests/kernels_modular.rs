@@ -125,6 +125,56 @@ fn mask_mac_at_full_size_and_at_the_largest_values() {
     }
 }
 
+/// The order of `tfhe-ntt`, found from the transform of `X`, put into orbit order: `sigma^j` is a rotation by `j`.
+#[test]
+fn automorphisms_rotate_orbit_order() {
+    let (n, tau) = (64usize, 16usize);
+    let shape = MacShape::new(n, tau, 1);
+    let (modulus, gamma) = (Modulus::new(Q).unwrap(), 2 * tau + 1);
+    let plan = tfhe_ntt::prime64::Plan::try_new(n, Q).unwrap();
+    let transform = |mut poly: Vec<u64>| {
+        plan.fwd(&mut poly);
+        poly
+    };
+    // The transform of X is the evaluation points themselves; their exponents are relative to the first one.
+    let points = transform((0..n).map(|i| u64::from(i == 1)).collect());
+    let native = |exponent: usize| {
+        let point = modulus.pow(points[0], exponent as u64);
+        points.iter().position(|&p| p == point).unwrap()
+    };
+    let mut order = vec![u32::MAX; n];
+    for o in 0..tau {
+        let mut exponent = 2 * o + 1;
+        for e in 0..shape.phi() {
+            order[shape.position(e, o)] = native(exponent) as u32;
+            exponent = exponent * gamma % (2 * n);
+        }
+    }
+    let into_orbits = |poly: Vec<u64>| {
+        let mut out = vec![0; n];
+        pointwise::permute(&order, &transform(poly), &mut out);
+        out
+    };
+    let poly = Stream::new(3).words(n, Q - 1);
+    let orbits = into_orbits(poly.clone());
+    let (mut substituted, mut power) = (poly.clone(), 1);
+    for j in 0..shape.phi() {
+        let rotated = into_orbits(substituted);
+        for e in 0..shape.phi() {
+            for o in 0..tau {
+                let from = shape.position((e + j) % shape.phi(), o);
+                assert_eq!(rotated[shape.position(e, o)], orbits[from], "j {j}, point ({e}, {o})");
+            }
+        }
+        power = power * gamma % (2 * n);
+        substituted = vec![0; n];
+        for (i, &v) in poly.iter().enumerate() {
+            let target = i * power % (2 * n);
+            substituted[target % n] = if target < n { v } else { modulus.neg(v) };
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "terms")]
 fn too_many_terms_are_refused() {

@@ -27,32 +27,45 @@ fn all_rows(product: &Product<'_>, out: &mut [i64]) {
     for r in 0..count {
         out[r * product.tokens + product.token] = 0;
     }
-    for (p, plane) in product.planes.chunks_exact(stride).enumerate() {
+    let planes = product.planes.len() / stride;
+    for p in 0..planes {
+        let plane = Plane { lines: product.planes, index: p, count: planes };
         let mut store = |r: usize, sum| recombine(&mut out[r * product.tokens + product.token], p, sum);
         let whole = count / ROWS * ROWS;
         for r in (0..whole).step_by(ROWS) {
-            let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], plane);
+            let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], &plane);
             (0..ROWS).for_each(|i| store(r + i, sums[i]));
         }
         for r in whole..count {
-            let [sum] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], plane);
+            let [sum] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], &plane);
             store(r, sum);
         }
     }
 }
 
+/// One of the interleaved planes, `[stride / 64, count, 64]`.
+struct Plane<'a> {
+    lines: &'a [u8],
+    index: usize,
+    count: usize,
+}
+
 /// Sums of `R` rows times one plane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tile<const R: usize>(rows: &[i8], plane: &[u8]) -> [i32; R] {
-    let stride = plane.len();
-    assert!(rows.len() == R * stride && stride.is_multiple_of(LINE_BYTES));
+fn tile<const R: usize>(rows: &[i8], plane: &Plane<'_>) -> [i32; R] {
+    let stride = plane.lines.len() / plane.count;
+    let group = plane.count * LINE_BYTES;
+    assert!(rows.len() == R * stride && plane.lines.len().is_multiple_of(group) && plane.index < plane.count);
     let low_bytes = _mm256_set1_epi16(0xff);
     let mut sums = [_mm256_setzero_si256(); R];
     for at in (0..stride).step_by(LANES) {
-        // SAFETY: `at + 32 <= stride`, so every load stays in its row or in the plane.
+        let (chunk, half) = (at / LINE_BYTES, at % LINE_BYTES);
+        // SAFETY: `at + 32 <= stride`, and the plane's line is one of the chunk's `count`: every load stays inside.
         unsafe {
-            let bytes = _mm256_loadu_si256(plane.as_ptr().add(at).cast());
+            let bytes = _mm256_loadu_si256(
+                plane.lines.as_ptr().add(chunk * group + plane.index * LINE_BYTES + half).cast(),
+            );
             let (even, odd) = (_mm256_and_si256(bytes, low_bytes), _mm256_srli_epi16::<8>(bytes));
             for (r, sum) in sums.iter_mut().enumerate() {
                 let weights = _mm256_loadu_si256(rows.as_ptr().add(r * stride + at).cast());

@@ -28,7 +28,10 @@ const MIN_TASK_BYTES: usize = 64 * 1024;
 /// Rows handed to the vector kernels together while the tokens pass: they stay in the second-level cache.
 const ROW_GROUP_BYTES: usize = 256 * 1024;
 
-/// The byte planes of `tokens` vectors, `[tokens, planes, stride]` u8, zero-padded like [`PackedWeights`].
+/// The byte planes of `tokens` vectors, `[tokens, stride / 64, planes, 64]` u8, zero-padded like [`PackedWeights`].
+///
+/// The planes are interleaved by cache lines so that a product reads one stream: planes apart by a multiple of 4096
+/// bytes would compete with the rows for the same set of the first-level cache.
 pub struct Planes {
     cols: usize,
     planes: usize,
@@ -80,10 +83,12 @@ impl Planes {
         assert!(token < self.tokens, "token: expected below {}, got {token}", self.tokens);
         assert_eq!(words.len(), self.cols, "words of a token");
         let size = self.planes * self.stride;
-        let planes = self.data[token * size..(token + 1) * size].chunks_exact_mut(self.stride);
-        for (p, plane) in planes.enumerate() {
-            for (byte, word) in plane.iter_mut().zip(words) {
-                *byte = (word >> (8 * p)) as u8;
+        let groups = self.data[token * size..(token + 1) * size].chunks_exact_mut(self.planes * LINE_BYTES);
+        for (group, words) in groups.zip(words.chunks(LINE_BYTES)) {
+            for (p, line) in group.chunks_exact_mut(LINE_BYTES).enumerate() {
+                for (byte, word) in line.iter_mut().zip(words) {
+                    *byte = (word >> (8 * p)) as u8;
+                }
             }
         }
     }
@@ -103,7 +108,7 @@ impl Planes {
         self.tokens
     }
 
-    /// `[planes, stride]` of one token.
+    /// `[stride / 64, planes, 64]` of one token.
     fn token(&self, token: usize) -> &[u8] {
         let size = self.planes * self.stride;
         &self.data[token * size..(token + 1) * size]
@@ -179,7 +184,7 @@ struct Product<'a> {
     stride: usize,
     /// `[rows, stride]`
     rows: &'a [i8],
-    /// `[planes, stride]`
+    /// `[stride / 64, planes, 64]`
     planes: &'a [u8],
     /// Outputs per row, and which of them this token is.
     tokens: usize,
