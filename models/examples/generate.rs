@@ -3,16 +3,14 @@
 //!     cargo run --release -p models --example generate -- MODEL.gguf [plain|fused] [PROMPT]
 
 use models::chat_template::Message;
-use models::config::ModelConfig;
 use models::generate::sampler::argmax;
 use models::generate::stop::TextStream;
 use models::layers::head::HeadPrecision;
 use models::linear::dense::DenseBackend;
 use models::linear::{LinearBackend, run_pass};
-use models::llama::Llama;
-use models::model::CausalModel;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
+use models::split::split;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -53,12 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let source = ModelSource::open(path)?;
     let opened = start.elapsed();
     let family = source.config.split_family();
-    let plan = family.plan(kind)?;
-    let local = models::weights::MemorySource::new(family.local_tensors(&*source.weights, kind)?);
-    let dense = DenseBackend::from_source(family, &*source.weights, plan)?;
+    let parts = split(&source, kind, |_| ())?;
+    let dense = DenseBackend::from_source(family, &*source.weights, parts.plan.clone())?;
     let mut backend = Timed { inner: dense, spent: Duration::ZERO };
-    let ModelConfig::Llama(config) = &source.config;
-    let mut model = Llama::new(config.clone(), kind, &local, HeadPrecision::default())?;
+    let mut model = parts.client.causal_model(HeadPrecision::default())?;
     eprintln!("opened in {opened:?}, loaded in {:?}", start.elapsed());
 
     let text = source.template()?.render(&[Message::new("user", prompt)], true)?;

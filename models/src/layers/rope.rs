@@ -51,7 +51,7 @@ impl RopeConfig {
     /// If `head_dim` is odd or a parameter is not positive and finite.
     pub fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
         let half = head_dim / 2;
-        if half == 0 || head_dim % 2 != 0 {
+        if half == 0 || !head_dim.is_multiple_of(2) {
             return Err(Error::config("head_dim", format!("expected an even number, got {head_dim}")));
         }
         let positive = |field: &'static str, value: f64| {

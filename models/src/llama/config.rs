@@ -123,7 +123,7 @@ impl Config {
                 return Err(Error::config(field, format!("expected 1..={limit}, got {got}")));
             }
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(Error::config(
                 "kv_heads",
                 format!("{} does not divide {} heads", self.kv_heads, self.heads),

@@ -2,6 +2,7 @@
 
 mod block;
 pub mod config;
+mod hugging_face;
 mod model;
 mod plan;
 

@@ -1,8 +1,8 @@
 //! The client's part: everything of a model but its remote linear weights.
 
 use super::manifest::{
-    ClientManifest, FORMAT_VERSION, FileHash, MANIFEST, ModelDigest, ProtocolBinding, SERVER_MANIFEST,
-    ServerManifest, expect_equal, manifest_bytes, parse_manifest, read_manifest, write_atomic,
+    ClientManifest, FileHash, MANIFEST, ModelDigest, ProtocolBinding, SERVER_MANIFEST, ServerManifest,
+    expect_equal, manifest_bytes, parse_manifest, read_manifest, write_atomic,
 };
 use super::plan::SplitPlan;
 use crate::bert::Bert;
@@ -153,22 +153,10 @@ impl ClientPart {
         server: &ServerManifest,
         server_bytes: &[u8],
     ) -> Result<ModelDigest> {
-        let digest = ModelDigest::of(server_bytes);
-        let copy = directory.join(SERVER_MANIFEST);
-        write_atomic(&copy, server_bytes)?;
-        let mut files = server.client_files.clone();
-        files.insert(SERVER_MANIFEST.to_owned(), FileHash::of_file(&copy)?);
-        let manifest = ClientManifest {
-            format_version: FORMAT_VERSION,
-            model: server.model.clone(),
-            model_digest: digest.to_string(),
-            plan: server.plan.kind,
-            protocol: server.protocol.clone(),
-            files,
-        };
+        write_atomic(&directory.join(SERVER_MANIFEST), server_bytes)?;
         let path = directory.join(MANIFEST);
-        write_atomic(&path, &manifest_bytes(&manifest, &path)?)?;
-        Ok(digest)
+        write_atomic(&path, &manifest_bytes(&ClientManifest::of(server, server_bytes), &path)?)?;
+        Ok(ModelDigest::of(server_bytes))
     }
 
     /// Reads a client part from `DIR/client/<plan>` and checks every file against the manifests.
@@ -241,9 +229,9 @@ fn check_manifests(directory: &Path) -> Result<(ServerManifest, ModelDigest)> {
     expect_equal(&server_path, "model digest", &client.model_digest, &digest.to_string())?;
     let server: ServerManifest = parse_manifest(&bytes, &server_path)?;
     server.plan.validate()?;
-    expect_equal(&path, "plan", &server.plan.kind, &client.plan)?;
-    expect_equal(&path, "tau", &server.protocol.tau, &client.protocol.tau)?;
-    expect_equal(&path, "params_id", &server.protocol.params_id, &client.protocol.params_id)?;
+    if client != ClientManifest::of(&server, &bytes) {
+        return Err(Error::malformed(&path, "fields", format!("differ from those of {SERVER_MANIFEST}")));
+    }
     let known = [CONFIG, TOKENIZER, TEMPLATE, LOCAL, SCALES];
     for (name, hash) in &server.client_files {
         if !known.contains(&name.as_str()) {
@@ -261,7 +249,11 @@ fn check_manifests(directory: &Path) -> Result<(ServerManifest, ModelDigest)> {
 
 fn load_scales(file: &SafetensorsFile, plan: &SplitPlan) -> Result<Vec<RoundScales>> {
     let vector = |name: String, length: usize| -> Result<Vec<f32>> {
-        Ok(file.get_shaped(&name, &[length])?.to_vec1::<f32>()?)
+        let scales = file.get_shaped(&name, &[length])?.to_vec1::<f32>()?;
+        match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {
+            Some(bad) => Err(Error::config("scales", format!("{name} holds {bad}"))),
+            None => Ok(scales),
+        }
     };
     plan.rounds
         .iter()
@@ -283,7 +275,10 @@ fn load_scales(file: &SafetensorsFile, plan: &SplitPlan) -> Result<Vec<RoundScal
 fn read_f64(file: &SafetensorsFile, name: &str) -> Result<f64> {
     let bytes = file.bytes(name)?;
     match (file.dtype(name), <[u8; 8]>::try_from(bytes.as_slice())) {
-        (Some(Dtype::F64), Ok(bytes)) => Ok(f64::from_le_bytes(bytes)),
+        (Some(Dtype::F64), Ok(bytes)) => match f64::from_le_bytes(bytes) {
+            norm if norm.is_finite() && norm >= 0.0 => Ok(norm),
+            bad => Err(Error::config("scales", format!("{name} holds {bad}"))),
+        },
         _ => Err(Error::TensorShape {
             name: name.to_owned(),
             expected: vec![1],

@@ -71,6 +71,11 @@ pub struct FileHash {
 }
 
 impl FileHash {
+    /// Hashes bytes in memory.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: hex::encode(Sha256::digest(bytes)) }
+    }
+
     /// Hashes a file.
     ///
     /// # Errors
@@ -138,6 +143,22 @@ pub struct ClientManifest {
     pub protocol: ProtocolBinding,
     /// All other files of the client part, by name.
     pub files: BTreeMap<String, FileHash>,
+}
+
+impl ClientManifest {
+    /// The client's manifest that goes with a server's.
+    pub(super) fn of(server: &ServerManifest, server_bytes: &[u8]) -> Self {
+        let mut files = server.client_files.clone();
+        files.insert(SERVER_MANIFEST.to_owned(), FileHash::of_bytes(server_bytes));
+        Self {
+            format_version: FORMAT_VERSION,
+            model: server.model.clone(),
+            model_digest: ModelDigest::of(server_bytes).to_string(),
+            plan: server.plan.kind,
+            protocol: server.protocol.clone(),
+            files,
+        }
+    }
 }
 
 /// Serializes a manifest as it is written and hashed.

@@ -1,6 +1,6 @@
 //! GGUF files: weights in any quantization Candle reads, and metadata.
 
-use crate::weights::WeightSource;
+use crate::weights::{WeightSource, gguf_header};
 use crate::{Error, Result};
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Tensor};
@@ -24,6 +24,7 @@ impl GgufFile {
         let file = File::open(&path).map_err(|source| Error::io(&path, source))?;
         let length = file.metadata().map_err(|source| Error::io(&path, source))?.len();
         let mut reader = BufReader::new(file);
+        gguf_header::check(&mut reader, length, &path)?;
         let content =
             Content::read(&mut reader).map_err(|source| Error::malformed(&path, "header", source))?;
         let opened = Self { path, content };

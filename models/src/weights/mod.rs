@@ -1,6 +1,7 @@
 //! Where weights come from: GGUF, safetensors, ONNX, or memory.
 
 pub mod gguf;
+mod gguf_header;
 mod gguf_tokenizer;
 pub mod names;
 pub mod onnx;

@@ -93,7 +93,7 @@ fn directory(wheel: &Wheel) -> PathBuf {
     let lock = File::create(directory.join(".fetch-lock")).expect("the cache is writable");
     lock.lock().expect("the cache can be locked");
     let is_there = |file: &&str| directory.join(file_name(file)).is_file();
-    if !wheel.files.iter().all(|file| is_there(file)) {
+    if !wheel.files.iter().all(&is_there) {
         fetch(&directory, wheel);
     }
     for file in wheel.files {

@@ -1,7 +1,9 @@
 //! A model before it is split: configuration, weights, tokenizer, template.
 
+mod hugging_face;
+
 use crate::chat_template::ChatTemplate;
-use crate::config::ModelConfig;
+use crate::config::{Family, ModelConfig};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 use crate::weights::gguf::GgufFile;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 /// Everything a model file or directory holds.
 pub struct ModelSource {
-    /// A short name, from the file.
+    /// A short name, from the file or directory.
     pub name: String,
     /// The configuration.
     pub config: ModelConfig,
@@ -24,13 +26,29 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// Opens a `.gguf` file or a directory with `config.json`.
+    /// Opens a `.gguf` file, or a directory with `config.json`, `tokenizer.json` and weights as safetensors or ONNX
+    /// (or with a single `.gguf` file).
     ///
     /// # Errors
     /// If the model is missing, damaged or of an unsupported architecture.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_gguf(GgufFile::open(path)?)
+        let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        if !metadata.is_dir() {
+            return Self::from_gguf(GgufFile::open(path)?);
+        }
+        if path.join(hugging_face::CONFIG).is_file() {
+            return Self::from_directory(path);
+        }
+        let found = hugging_face::with_extension(path, "gguf")?;
+        match found.as_slice() {
+            [file] => Self::from_gguf(GgufFile::open(file)?),
+            files => Err(Error::malformed(
+                path,
+                "directory",
+                format!("expected config.json or one .gguf file, found {} of the latter", files.len()),
+            )),
+        }
     }
 
     /// The model of an opened GGUF file.
@@ -45,7 +63,7 @@ impl ModelSource {
             Some(stem) => stem.to_string_lossy().into_owned(),
             None => config.architecture.to_string(),
         };
-        let convention = if config.architecture == crate::config::Family::Llama {
+        let convention = if config.architecture == Family::Llama {
             Convention::GgufInterleaved { heads: config.heads, kv_heads: config.kv_heads }
         } else {
             Convention::Gguf

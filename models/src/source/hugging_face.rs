@@ -1,0 +1,159 @@
+//! Model directories as the Hugging Face hub has them.
+
+use super::ModelSource;
+use crate::config::{Family, ModelConfig};
+use crate::limits::{MAX_JSON_BYTES, MAX_TEMPLATE_BYTES};
+use crate::tokenizer::{SpecialTokens, Tokenizer, read_limited};
+use crate::weights::WeightSource;
+use crate::weights::names::llama::{Canonical, Convention};
+use crate::weights::onnx::OnnxFile;
+use crate::weights::safetensors::SafetensorsDirectory;
+use crate::{Error, Result, bert, gpt2, llama};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+pub(super) const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
+impl ModelSource {
+    /// Opens a directory with `config.json`, `tokenizer.json` and weights; `generation_config.json`,
+    /// `tokenizer_config.json` and `chat_template.jinja` are read if they are there.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the architecture is not supported.
+    pub fn from_directory(directory: &Path) -> Result<Self> {
+        let json = read_limited(&directory.join(CONFIG), MAX_JSON_BYTES)?;
+        let config = read_config(&json)?;
+        let weights: Box<dyn WeightSource> = match &config {
+            ModelConfig::Llama(_) => {
+                Box::new(Canonical::new(open_weights(directory)?, Convention::HuggingFace))
+            }
+            ModelConfig::Gpt2(_) | ModelConfig::Bert(_) => open_weights(directory)?,
+        };
+        let tokenizer_config = optional_json(&directory.join(TOKENIZER_CONFIG))?;
+        let path = directory.join(TOKENIZER);
+        if !path.is_file() {
+            return Err(Error::Tokenizer { reason: format!("{} is missing", path.display()) });
+        }
+        let bare = Tokenizer::from_file(&path, SpecialTokens::default())?;
+        let special = special_tokens(directory, &json, &tokenizer_config, &bare)?;
+        let tokenizer = Tokenizer::new(bare.inner().clone(), special);
+        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok(Self {
+            name: name.unwrap_or_else(|| config.split_family().family().to_string()),
+            config,
+            weights,
+            tokenizer,
+            chat_template: chat_template(directory, &tokenizer_config)?,
+        })
+    }
+}
+
+/// Files of a directory with this extension, sorted.
+pub(super) fn with_extension(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let io = |source| Error::io(directory, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|got| got == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_config(json: &[u8]) -> Result<ModelConfig> {
+    #[derive(Deserialize)]
+    struct Kind {
+        model_type: Option<String>,
+        #[serde(default)]
+        architectures: Vec<String>,
+    }
+    let kind: Kind = serde_json::from_slice(json).map_err(|source| Error::config(CONFIG, source))?;
+    let bert = kind.architectures.iter().any(|name| name.starts_with("Bert"));
+    let name = kind.model_type.unwrap_or_else(|| if bert { "bert".into() } else { String::new() });
+    Ok(match name.parse::<Family>()? {
+        Family::Llama | Family::Qwen2 | Family::Qwen3 => ModelConfig::Llama(llama::Config::from_json(json)?),
+        Family::Gpt2 => ModelConfig::Gpt2(gpt2::Config::from_json(json)?),
+        Family::Bert => ModelConfig::Bert(bert::Config::from_json(json)?),
+    })
+}
+
+fn open_weights(directory: &Path) -> Result<Box<dyn WeightSource>> {
+    let onnx = with_extension(directory, "onnx")?;
+    let safetensors = !with_extension(directory, "safetensors")?.is_empty();
+    match onnx.as_slice() {
+        [file] if !safetensors => Ok(Box::new(OnnxFile::open(file)?)),
+        _ => Ok(Box::new(SafetensorsDirectory::open(directory)?)),
+    }
+}
+
+/// A JSON file, or null if there is none.
+fn optional_json(path: &Path) -> Result<Value> {
+    if !path.is_file() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&read_limited(path, MAX_JSON_BYTES)?)
+        .map_err(|source| Error::malformed(path, "JSON", source))
+}
+
+/// A token's text, which tokenizer_config.json gives plainly or as an object.
+fn token_text<'a>(config: &'a Value, key: &str) -> Option<&'a str> {
+    let value = config.get(key)?;
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// The id or ids of a field, which is a number or a list of them.
+fn token_ids(config: &Value, key: &str) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match config.get(key) {
+        Some(Value::Array(values)) => values.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn special_tokens(
+    directory: &Path,
+    config: &[u8],
+    tokenizer_config: &Value,
+    tokenizer: &Tokenizer,
+) -> Result<SpecialTokens> {
+    let config: Value = serde_json::from_slice(config).map_err(|source| Error::config(CONFIG, source))?;
+    let generation = optional_json(&directory.join(GENERATION_CONFIG))?;
+    let mut eos = token_ids(&config, "eos_token_id");
+    eos.extend(token_ids(&generation, "eos_token_id"));
+    eos.extend(token_text(tokenizer_config, "eos_token").and_then(|text| tokenizer.token_id(text)));
+    eos.sort_unstable();
+    eos.dedup();
+    let bos = token_text(tokenizer_config, "bos_token").and_then(|text| tokenizer.token_id(text));
+    let bos = bos.or_else(|| token_ids(&config, "bos_token_id").first().copied());
+    // Llama's tokenizers add it unless they say otherwise; those of GPT-2's kind do not.
+    let llama = tokenizer_config.get("tokenizer_class").and_then(Value::as_str);
+    let by_default = llama.is_some_and(|class| class.starts_with("Llama"));
+    let add_bos = tokenizer_config.get("add_bos_token").and_then(Value::as_bool).unwrap_or(by_default);
+    Ok(SpecialTokens { bos, eos, add_bos })
+}
+
+fn chat_template(directory: &Path, tokenizer_config: &Value) -> Result<Option<String>> {
+    let path = directory.join(TEMPLATE);
+    if path.is_file() {
+        let bytes = read_limited(&path, MAX_TEMPLATE_BYTES as u64)?;
+        let text = String::from_utf8(bytes).map_err(|source| Error::malformed(&path, "text", source))?;
+        return Ok(Some(text));
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(match tokenizer_config.get("chat_template") {
+        Some(Value::Array(named)) => named
+            .iter()
+            .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))
+            .and_then(|entry| entry.get("template").and_then(text)),
+        Some(value) => text(value),
+        None => None,
+    })
+}
