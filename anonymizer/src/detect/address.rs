@@ -1,0 +1,378 @@
+//! Addresses: their parts stand together, and some of them have a fixed form.
+
+use super::decode::Found;
+use super::span::{Entity, Source, Span};
+use super::words::Word;
+
+/// How far a part may stand from the next part of the same address, in code points.
+const NEAR: usize = 24;
+
+/// US states and their abbreviations; the model knows most full names, but leaves out abbreviations.
+const STATES: [(&str, &str); 51] = [
+    ("AL", "Alabama"),
+    ("AK", "Alaska"),
+    ("AZ", "Arizona"),
+    ("AR", "Arkansas"),
+    ("CA", "California"),
+    ("CO", "Colorado"),
+    ("CT", "Connecticut"),
+    ("DE", "Delaware"),
+    ("DC", "District of Columbia"),
+    ("FL", "Florida"),
+    ("GA", "Georgia"),
+    ("HI", "Hawaii"),
+    ("ID", "Idaho"),
+    ("IL", "Illinois"),
+    ("IN", "Indiana"),
+    ("IA", "Iowa"),
+    ("KS", "Kansas"),
+    ("KY", "Kentucky"),
+    ("LA", "Louisiana"),
+    ("ME", "Maine"),
+    ("MD", "Maryland"),
+    ("MA", "Massachusetts"),
+    ("MI", "Michigan"),
+    ("MN", "Minnesota"),
+    ("MS", "Mississippi"),
+    ("MO", "Missouri"),
+    ("MT", "Montana"),
+    ("NE", "Nebraska"),
+    ("NV", "Nevada"),
+    ("NH", "New Hampshire"),
+    ("NJ", "New Jersey"),
+    ("NM", "New Mexico"),
+    ("NY", "New York"),
+    ("NC", "North Carolina"),
+    ("ND", "North Dakota"),
+    ("OH", "Ohio"),
+    ("OK", "Oklahoma"),
+    ("OR", "Oregon"),
+    ("PA", "Pennsylvania"),
+    ("RI", "Rhode Island"),
+    ("SC", "South Carolina"),
+    ("SD", "South Dakota"),
+    ("TN", "Tennessee"),
+    ("TX", "Texas"),
+    ("UT", "Utah"),
+    ("VT", "Vermont"),
+    ("VA", "Virginia"),
+    ("WA", "Washington"),
+    ("WV", "West Virginia"),
+    ("WI", "Wisconsin"),
+    ("WY", "Wyoming"),
+];
+
+/// What names a part of a building.
+const UNITS: [&str; 15] = [
+    "apt",
+    "apartment",
+    "suite",
+    "ste",
+    "unit",
+    "flat",
+    "floor",
+    "room",
+    "rm",
+    "bldg",
+    "building",
+    "p.o. box",
+    "po box",
+    "lot",
+    "#",
+];
+
+/// Last words of street names.
+const STREETS: [&str; 34] = [
+    "street",
+    "st",
+    "avenue",
+    "ave",
+    "road",
+    "rd",
+    "lane",
+    "ln",
+    "drive",
+    "dr",
+    "boulevard",
+    "blvd",
+    "court",
+    "ct",
+    "place",
+    "pl",
+    "way",
+    "terrace",
+    "square",
+    "sq",
+    "crescent",
+    "gardens",
+    "parkway",
+    "pkwy",
+    "highway",
+    "hwy",
+    "close",
+    "grove",
+    "trail",
+    "circle",
+    "cir",
+    "row",
+    "mews",
+    "alley",
+];
+
+/// Last parts of German, Dutch and Nordic street names written as one word.
+const STREET_ENDINGS: [&str; 8] = ["straße", "strasse", "str.", "weg", "gasse", "allee", "straat", "gatan"];
+
+fn lower(chars: &[char]) -> String {
+    chars.iter().flat_map(|c| c.to_lowercase()).collect()
+}
+
+fn is_capitalised(text: &[char], word: &Word) -> bool {
+    text[word.start].is_uppercase()
+}
+
+/// Streets and states that show by their form, before words are put together.
+pub(super) fn refine_words(text: &[char], words: &mut [Word]) {
+    streets(text, words);
+    states(text, words);
+}
+
+/// `<number> <Capitalised>{1,3} <street word>`, and the street word behind a name the model half knows.
+fn streets(text: &[char], words: &mut [Word]) {
+    for last in 1..words.len() {
+        let ending = lower(&text[words[last].start..words[last].end]);
+        if !STREETS.contains(&ending.as_str()) || !is_capitalised(text, &words[last]) {
+            continue;
+        }
+        let mut first = last;
+        while first > 0
+            && last - first < 4
+            && text.get(words[first - 1].end..words[first].start) == Some(&[' '])
+            && (is_capitalised(text, &words[first - 1]) || is_ordinal(text, &words[first - 1]))
+        {
+            first -= 1;
+        }
+        let number = first.checked_sub(1).filter(|&i| {
+            text.get(words[i].end..words[first].start) == Some(&[' ']) && is_house_number(text, &words[i])
+        });
+        let street = |word: &Word| word.probability(Entity::StreetName);
+        let likely = words[first..=last].iter().map(street).fold(0.0f32, f32::max);
+        if first == last || (number.is_none() && likely < 0.15) {
+            continue;
+        }
+        // Without a number in front, the sentence's first words may be capitalised for other reasons.
+        let first = if number.is_some() { first } else { first.max(last.saturating_sub(2)) };
+        let named =
+            |word: &Word| matches!(word.entity, Some(Entity::GivenName | Entity::Surname | Entity::City));
+        if number.is_none() && words[first..last].iter().any(|word| named(word) && word.score > 0.9) {
+            continue;
+        }
+        if let Some(next) = words.get_mut(last + 1)
+            && next.entity == Some(Entity::StreetName)
+            && text[next.start].is_lowercase()
+        {
+            next.clear();
+        }
+        for word in &mut words[first..=last] {
+            let score = street(word).max(0.6);
+            word.set(Entity::StreetName, score);
+        }
+        if let Some(number) = number {
+            let score = words[number].probability(Entity::BuildingNumber).max(0.6);
+            words[number].set(Entity::BuildingNumber, score);
+        }
+    }
+}
+
+/// `5th`, `42nd`.
+fn is_ordinal(text: &[char], word: &Word) -> bool {
+    let inside = lower(&text[word.start..word.end]);
+    let digits = inside.trim_start_matches(|c: char| c.is_ascii_digit());
+    digits.len() < inside.len() && matches!(digits, "st" | "nd" | "rd" | "th")
+}
+
+/// `12`, `12B`, `1204`, `12-14`.
+fn is_house_number(text: &[char], word: &Word) -> bool {
+    let inside = &text[word.start..word.end];
+    inside.len() <= 6
+        && inside[0].is_ascii_digit()
+        && !inside.contains(&'.')
+        && inside.iter().filter(|c| c.is_alphabetic()).count() <= 1
+        && !is_ordinal(text, word)
+}
+
+/// Abbreviations and names of US states behind a city or in front of a postcode.
+fn states(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        let inside: String = text[words[i].start..words[i].end].iter().collect();
+        let behind_city = (0..i).rev().find(|&j| words[j].entity.is_some()).is_some_and(|j| {
+            words[j].entity == Some(Entity::City) && is_gap(&text[words[j].end..words[i].start])
+        });
+        // "Austin, TX": the abbreviation confirms a city that the model half believes in.
+        let confirms = i > 0
+            && text.get(words[i - 1].end..words[i].start) == Some(&[',', ' '])
+            && words[i - 1].entity.is_none()
+            && words[i - 1].probability(Entity::City) >= 0.1
+            && STATES.iter().any(|(short, _)| inside == *short);
+        if confirms {
+            words[i - 1].set(Entity::City, 0.5);
+        }
+        let behind_city = behind_city || confirms;
+        let before_zip = (i + 1..words.len()).find(|&j| words[j].entity.is_some()).is_some_and(|j| {
+            words[j].entity == Some(Entity::ZipCode) && is_gap(&text[words[i].end..words[j].start])
+        });
+        let behind_word = preceded_by(text, words[i].start, &["state:", "state of", "state,"]);
+        let personal = words[i].personal();
+        let is_state = STATES.iter().any(|(short, long)| {
+            (inside == *short && (behind_city || before_zip || behind_word))
+                || (inside == *long && (behind_city || before_zip || behind_word || personal >= 0.2))
+        });
+        if is_state && words[i].entity != Some(Entity::City) {
+            let score = words[i].probability(Entity::State).max(0.6);
+            words[i].set(Entity::State, score);
+        }
+    }
+}
+
+/// A comma, a space, or both.
+fn is_gap(gap: &[char]) -> bool {
+    gap.len() <= 3 && gap.iter().all(|c| matches!(c, ',' | ' '))
+}
+
+fn preceded_by(text: &[char], at: usize, phrases: &[&str]) -> bool {
+    let before = lower(&text[at.saturating_sub(12)..at]);
+    phrases.iter().any(|phrase| before.trim_end().ends_with(phrase))
+}
+
+/// Completes addresses: parts of buildings, streets cut short, and numbers that stand alone.
+pub(super) fn refine(text: &[char], words: &[Word], found: &mut Vec<Found>, fixed: &[Span]) {
+    extend_streets(text, found);
+    numbers_behind_streets(text, words, found, fixed);
+    units(text, found, fixed);
+    lone_numbers(text, found);
+    found.sort_by_key(|found| (found.start, found.end));
+}
+
+/// Takes capitalised words between a building number and a street name into the latter.
+fn extend_streets(text: &[char], found: &mut [Found]) {
+    found.sort_by_key(|found| (found.start, found.end));
+    for i in 1..found.len() {
+        let (before, rest) = found.split_at_mut(i);
+        let (number, street) = (&before[i - 1], &mut rest[0]);
+        if number.entity != Entity::BuildingNumber || street.entity != Entity::StreetName {
+            continue;
+        }
+        let gap = &text[number.end..street.start];
+        let name: String = gap.iter().collect();
+        let capitalised = |word: &str| word.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit());
+        if gap.len() <= NEAR && !gap.contains(&'\n') && !gap.contains(&',') && !name.trim().is_empty() {
+            if name.split_whitespace().all(capitalised) {
+                street.start = number.end + 1;
+            }
+        }
+    }
+}
+
+/// The number behind a street whose name ends as German or Dutch ones do.
+fn numbers_behind_streets(text: &[char], words: &[Word], found: &mut Vec<Found>, fixed: &[Span]) {
+    let mut added = Vec::new();
+    for pair in words.windows(2) {
+        let ending = lower(&text[pair[0].start..pair[0].end]);
+        let is_street =
+            STREET_ENDINGS.iter().any(|end| ending.ends_with(end) && ending.len() > end.len() + 2);
+        let next = &pair[1];
+        let taken = found.iter().any(|found| found.overlaps(next.start, next.end))
+            || fixed.iter().any(|span| span.start < next.end && next.start < span.end);
+        if is_street && !taken && text[pair[0].end..next.start] == [' '] && is_house_number(text, next) {
+            added.push(Found {
+                start: next.start,
+                end: next.end,
+                entity: Entity::BuildingNumber,
+                score: 0.6,
+                source: Source::Context,
+            });
+        }
+    }
+    found.extend(added);
+}
+
+/// `Apt 4B`, `Suite 200`, `#12` near another part of an address.
+fn units(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
+    let mut at = 0;
+    while at < text.len() {
+        let Some((start, end)) = unit_at(text, at) else {
+            at += 1;
+            continue;
+        };
+        at = end;
+        let is_part = |found: &Found| {
+            matches!(
+                found.entity,
+                Entity::StreetName | Entity::City | Entity::ZipCode | Entity::BuildingNumber
+            ) && !found.overlaps(start, end)
+                && distance(found, start, end) <= if text[start] == '#' { 2 } else { NEAR }
+        };
+        let taken = fixed.iter().any(|span| span.start < end && start < span.end);
+        let streets = |found: &Found| {
+            found.entity == Entity::SecondaryAddress && found.overlaps(start, end) || is_part(found)
+        };
+        if taken || !found.iter().any(streets) {
+            continue;
+        }
+        let score = found.iter().filter(|found| found.overlaps(start, end)).map(|found| found.score);
+        let score = score.fold(0.7f32, f32::max);
+        found.retain(|found| !found.overlaps(start, end) || found.start < start || found.end > end);
+        if found.iter().any(|found| found.overlaps(start, end)) {
+            continue;
+        }
+        let (entity, source) = (Entity::SecondaryAddress, Source::Context);
+        found.push(Found { start, end, entity, score, source });
+    }
+}
+
+fn distance(found: &Found, start: usize, end: usize) -> usize {
+    if found.end <= start { start - found.end } else { found.start.saturating_sub(end) }
+}
+
+/// A unit's name and number that begin at `at`.
+fn unit_at(text: &[char], at: usize) -> Option<(usize, usize)> {
+    if at > 0 && text[at - 1].is_alphanumeric() {
+        return None;
+    }
+    let window = lower(&text[at..text.len().min(at + 10)]);
+    let unit = UNITS.iter().filter(|unit| window.starts_with(**unit)).max_by_key(|unit| unit.len())?;
+    let mut number = at + unit.chars().count();
+    if *unit != "#" && text.get(number).is_some_and(|c| c.is_alphanumeric()) {
+        return None;
+    }
+    while matches!(text.get(number), Some('.' | ' ' | '#')) && number - at < 14 {
+        number += 1;
+    }
+    let mut end = number;
+    while end < text.len() && (text[end].is_ascii_alphanumeric() || (text[end] == '-' && end > number)) {
+        end += 1;
+    }
+    let value = &text[number..end];
+    let has_digit = value.iter().any(|c| c.is_ascii_digit());
+    let is_letter = value.len() == 1 && value[0].is_ascii_uppercase();
+    ((has_digit || is_letter) && value.len() <= 6).then_some((at, end))
+}
+
+/// Drops building numbers without a street or another part of an address close by.
+fn lone_numbers(text: &[char], found: &mut Vec<Found>) {
+    let parts: Vec<(usize, usize, Entity)> = found.iter().map(|f| (f.start, f.end, f.entity)).collect();
+    found.retain(|candidate| {
+        if candidate.entity != Entity::BuildingNumber || candidate.source == Source::Context {
+            return true;
+        }
+        let near = parts.iter().any(|&(start, end, entity)| {
+            let gap = if end <= candidate.start {
+                candidate.start - end
+            } else {
+                start.saturating_sub(candidate.end)
+            };
+            matches!(entity, Entity::StreetName | Entity::SecondaryAddress | Entity::City | Entity::ZipCode)
+                && gap <= 3
+        });
+        near || preceded_by(text, candidate.start, &["number:", "no:", "house"])
+    });
+}

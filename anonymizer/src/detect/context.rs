@@ -1,0 +1,421 @@
+//! Numbers and codes: what the keyword in front says they are.
+//!
+//! The model sees that something is a number that identifies somebody; which kind it is, people say in words:
+//! "passport no. ...", "routing number: ...". Where such a keyword stands close in front of a value, it decides the
+//! type, also where the model saw nothing; where the closest keyword speaks of orders, versions or tracking codes,
+//! the value is not personal.
+
+use super::decode::{Found, is_number};
+use super::span::{Entity, Source, Span};
+
+/// How far back a keyword is looked for, in code points, line breaks excluded.
+const REACH: usize = 48;
+/// How far in front of a value a keyword may end for the value to count without the model.
+const CLOSE: usize = 26;
+
+/// What a keyword says about the value behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Is(Entity),
+    NotPersonal,
+}
+
+use Meaning::{Is, NotPersonal};
+
+/// Keywords in lower case. The one that ends closest in front of a value counts, the longest of those.
+const KEYWORDS: &[(&str, Meaning)] = &[
+    ("passport", Is(Entity::Passport)),
+    ("reisepass", Is(Entity::Passport)),
+    ("passnummer", Is(Entity::Passport)),
+    ("passeport", Is(Entity::Passport)),
+    ("pasaporte", Is(Entity::Passport)),
+    ("passaporto", Is(Entity::Passport)),
+    ("license", Is(Entity::DriversLicense)),
+    ("licence", Is(Entity::DriversLicense)),
+    ("driver id", Is(Entity::DriversLicense)),
+    ("dl", Is(Entity::DriversLicense)),
+    ("führerschein", Is(Entity::DriversLicense)),
+    ("permis de conduire", Is(Entity::DriversLicense)),
+    ("license plate", NotPersonal),
+    ("license key", NotPersonal),
+    ("routing", Is(Entity::RoutingNumber)),
+    ("aba", Is(Entity::RoutingNumber)),
+    ("rtn", Is(Entity::RoutingNumber)),
+    ("account", Is(Entity::BankAccount)),
+    ("acct", Is(Entity::BankAccount)),
+    ("a/c", Is(Entity::BankAccount)),
+    ("iban", Is(Entity::BankAccount)),
+    ("konto", Is(Entity::BankAccount)),
+    ("kontonummer", Is(Entity::BankAccount)),
+    ("compte", Is(Entity::BankAccount)),
+    ("cuenta", Is(Entity::BankAccount)),
+    ("tax id", Is(Entity::TaxId)),
+    ("tax identification", Is(Entity::TaxId)),
+    ("taxpayer", Is(Entity::TaxId)),
+    ("tax number", Is(Entity::TaxId)),
+    ("tax no", Is(Entity::TaxId)),
+    ("tax ref", Is(Entity::TaxId)),
+    ("tin", Is(Entity::TaxId)),
+    ("itin", Is(Entity::TaxId)),
+    ("ein", Is(Entity::TaxId)),
+    ("vat", Is(Entity::TaxId)),
+    ("tva", Is(Entity::TaxId)),
+    ("nif", Is(Entity::TaxId)),
+    ("steuernummer", Is(Entity::TaxId)),
+    ("steuer-id", Is(Entity::TaxId)),
+    ("ust-id", Is(Entity::TaxId)),
+    ("ssn", Is(Entity::Ssn)),
+    ("social security", Is(Entity::Ssn)),
+    ("national id", Is(Entity::GovernmentId)),
+    ("national identity", Is(Entity::GovernmentId)),
+    ("national insurance", Is(Entity::GovernmentId)),
+    ("government id", Is(Entity::GovernmentId)),
+    ("identity card", Is(Entity::GovernmentId)),
+    ("id card", Is(Entity::GovernmentId)),
+    ("id number", Is(Entity::GovernmentId)),
+    ("id no", Is(Entity::GovernmentId)),
+    ("citizen id", Is(Entity::GovernmentId)),
+    ("state id", Is(Entity::GovernmentId)),
+    ("personalausweis", Is(Entity::GovernmentId)),
+    ("dni", Is(Entity::GovernmentId)),
+    ("nie", Is(Entity::GovernmentId)),
+    ("aadhaar", Is(Entity::GovernmentId)),
+    ("cpf", Is(Entity::GovernmentId)),
+    ("nino", Is(Entity::GovernmentId)),
+    ("nhs", Is(Entity::GovernmentId)),
+    ("medicare", Is(Entity::GovernmentId)),
+    ("voter id", Is(Entity::GovernmentId)),
+    ("phone", Is(Entity::PhoneNumber)),
+    ("telephone", Is(Entity::PhoneNumber)),
+    ("tel", Is(Entity::PhoneNumber)),
+    ("mobile", Is(Entity::PhoneNumber)),
+    ("cell", Is(Entity::PhoneNumber)),
+    ("fax", Is(Entity::PhoneNumber)),
+    ("call", Is(Entity::PhoneNumber)),
+    ("whatsapp", Is(Entity::PhoneNumber)),
+    ("callback", Is(Entity::PhoneNumber)),
+    ("handy", Is(Entity::PhoneNumber)),
+    ("telefon", Is(Entity::PhoneNumber)),
+    ("téléphone", Is(Entity::PhoneNumber)),
+    ("teléfono", Is(Entity::PhoneNumber)),
+    ("credit card", Is(Entity::CreditCardNumber)),
+    ("card number", Is(Entity::CreditCardNumber)),
+    ("order", NotPersonal),
+    ("invoice", NotPersonal),
+    ("ticket", NotPersonal),
+    ("case", NotPersonal),
+    ("reference", NotPersonal),
+    ("reference code", NotPersonal),
+    ("ref", NotPersonal),
+    ("tracking", NotPersonal),
+    ("tracking code", NotPersonal),
+    ("parcel", NotPersonal),
+    ("commit", NotPersonal),
+    ("sha", NotPersonal),
+    ("build", NotPersonal),
+    ("version", NotPersonal),
+    ("serial", NotPersonal),
+    ("serial number", NotPersonal),
+    ("part number", NotPersonal),
+    ("isbn", NotPersonal),
+    ("ean", NotPersonal),
+    ("sku", NotPersonal),
+    ("cve", NotPersonal),
+    ("error", NotPersonal),
+    ("page", NotPersonal),
+    ("port", NotPersonal),
+    ("model", NotPersonal),
+    ("item", NotPersonal),
+    ("article", NotPersonal),
+    ("reservation", NotPersonal),
+    ("booking", NotPersonal),
+    ("confirmation", NotPersonal),
+    ("flight", NotPersonal),
+    ("issue", NotPersonal),
+    ("bestellung", NotPersonal),
+    ("commande", NotPersonal),
+    ("pedido", NotPersonal),
+    ("rechnung", NotPersonal),
+    ("facture", NotPersonal),
+    ("factura", NotPersonal),
+];
+
+/// Letters with which order and ticket numbers begin.
+const ORDER_PREFIXES: [&str; 14] =
+    ["ORD", "ORDER", "INC", "CASE", "SO", "PO", "INV", "REF", "TKT", "CVE", "RFC", "ISO", "SKU", "BUG"];
+
+/// A value that may be a number or code: `[start, end)`.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    start: usize,
+    end: usize,
+}
+
+/// Corrects, adds and removes spans of numbers and codes.
+pub(super) fn refine(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
+    found.retain(|found| !is_numeric_kind(found.entity) || !is_no_identifier(text, found.start, found.end));
+    for value in values(text) {
+        let mut recognized = fixed.iter().filter(|span| span.start < value.end && value.start < span.end);
+        let spoken = keyword(text, value.start);
+        // A phone number has no check digits: a keyword that says otherwise is worth more.
+        let mistaken = |span: &Span| {
+            span.label.as_str() == Entity::PhoneNumber.as_str()
+                && matches!(spoken, Some((Is(entity), _)) if entity != Entity::PhoneNumber)
+        };
+        if recognized.any(|span| !mistaken(span)) {
+            continue;
+        }
+        let overlapping = |found: &Found| found.overlaps(value.start, value.end);
+        // Two capitals in front of a number may have been taken for a state.
+        let correctable = |found: &Found| {
+            is_numeric_kind(found.entity) || (spoken.is_some() && found.entity == Entity::State)
+        };
+        if found.iter().any(|found| overlapping(found) && !correctable(found)) {
+            continue;
+        }
+        let scored = found.iter().filter(|found| overlapping(found)).map(|found| found.score);
+        let score = scored.fold(0.0f32, f32::max);
+        match spoken {
+            Some((Is(entity), distance))
+                if fits(text, value, entity) && (score > 0.0 || distance <= CLOSE) =>
+            {
+                let entity =
+                    if entity == Entity::Ssn && digits(text, value) != 9 { Entity::TaxId } else { entity };
+                // A keyword says which kind of number it is, but phones the model knows better.
+                if entity == Entity::PhoneNumber && score > 0.0 && !is_phone_like(text, value) {
+                    continue;
+                }
+                found.retain(|found| !overlapping(found));
+                let source = Source::Context;
+                found.push(Found {
+                    start: value.start,
+                    end: value.end,
+                    entity,
+                    score: score.max(0.75),
+                    source,
+                });
+            }
+            Some((NotPersonal, distance)) if distance <= CLOSE => found.retain(|found| !overlapping(found)),
+            _ if has_order_prefix(text, value) => found.retain(|found| !overlapping(found)),
+            _ => {}
+        }
+    }
+    snap(text, found, fixed);
+}
+
+/// Types that a keyword can correct: numbers, and what the model takes parts of numbers for.
+fn is_numeric_kind(entity: Entity) -> bool {
+    is_number(entity) || matches!(entity, Entity::ZipCode | Entity::BuildingNumber)
+}
+
+/// Groups of digits and capitals with at least four digits, joined by single spaces, hyphens, dots or slashes.
+fn values(text: &[char]) -> Vec<Value> {
+    let mut values: Vec<Value> = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let is_start = text[at].is_alphanumeric() || matches!(text[at], '+' | '(');
+        if !is_start || (at > 0 && text[at - 1].is_alphanumeric()) {
+            at += 1;
+            continue;
+        }
+        let end = value_end(text, at);
+        let value = Value { start: at, end };
+        if end > at && digits(text, value) >= 4 && !is_amount(text, value) {
+            values.push(value);
+        }
+        at = end.max(at + 1);
+    }
+    values
+}
+
+/// End of the value that begins at `start`, or `start` if none does.
+fn value_end(text: &[char], start: usize) -> usize {
+    let mut at = start;
+    let mut end = start;
+    loop {
+        while at < text.len() && matches!(text[at], '+' | '(' | ')') {
+            at += 1;
+        }
+        let group = at;
+        while at < text.len() && text[at].is_alphanumeric() {
+            at += 1;
+        }
+        let chars = &text[group..at];
+        let has_digit = chars.iter().any(|c| c.is_ascii_digit());
+        let is_code = chars.iter().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());
+        // A group without digits is part of a code only if it is a few capitals at an end ("AB 12 34 56 C").
+        let announces = matches!(chars, ['I', 'D'] | ['N', 'O']) && text.get(at) == Some(&' ');
+        if chars.is_empty() || !is_code || (!has_digit && (chars.len() > 2 || announces)) {
+            return end;
+        }
+        if has_digit || end > start || joins_digits(text, at) {
+            end = at;
+        } else {
+            return end;
+        }
+        if at < text.len() && text[at] == ')' {
+            at += 1;
+        }
+        match text.get(at) {
+            Some(' ' | '-' | '/' | '.' | '\u{a0}') => at += 1,
+            _ => return end,
+        }
+    }
+}
+
+/// Whether a separator and a digit stand at `at`.
+fn joins_digits(text: &[char], at: usize) -> bool {
+    matches!(text.get(at), Some(' ' | '-')) && text.get(at + 1).is_some_and(char::is_ascii_digit)
+}
+
+fn digits(text: &[char], value: Value) -> usize {
+    text[value.start..value.end].iter().filter(|c| c.is_ascii_digit()).count()
+}
+
+fn is_phone_like(text: &[char], value: Value) -> bool {
+    let inside = &text[value.start..value.end];
+    (7..=15).contains(&digits(text, value)) && !inside.iter().any(|c| c.is_alphabetic())
+}
+
+/// Whether a value can be of a type.
+fn fits(text: &[char], value: Value, entity: Entity) -> bool {
+    let count = digits(text, value);
+    let inside = &text[value.start..value.end];
+    if is_date(inside) || is_no_identifier(text, value.start, value.end) {
+        return false;
+    }
+    match entity {
+        Entity::PhoneNumber => is_phone_like(text, value),
+        Entity::RoutingNumber => {
+            count == 9 && inside.iter().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '))
+        }
+        Entity::CreditCardNumber => (13..=19).contains(&count),
+        Entity::BankAccount => count >= 6,
+        Entity::Ssn | Entity::TaxId => count >= 7,
+        _ => count >= 5 || (count >= 4 && inside.len() >= 6),
+    }
+}
+
+/// Money, percentages and measures.
+fn is_amount(text: &[char], value: Value) -> bool {
+    let before = text[..value.start].iter().rev().find(|c| **c != ' ');
+    if before.is_some_and(|c| matches!(c, '$' | '€' | '£' | '¥')) {
+        return true;
+    }
+    let behind = &text[value.end..];
+    let decimals = matches!(behind, [',' | '.', c, ..] if c.is_ascii_digit());
+    let unit = behind.iter().find(|c| **c != ' ').is_some_and(|c| matches!(c, '%' | '€' | '°'));
+    let from_decimals = value.start >= 2
+        && matches!(text[value.start - 1], ',' | '.')
+        && text[value.start - 2].is_ascii_digit();
+    decimals || unit || from_decimals
+}
+
+/// `2025-03-14`, `14.3.2025`, `3/14/25`.
+fn is_date(inside: &[char]) -> bool {
+    let text: String = inside.iter().collect();
+    let parts: Vec<&str> = text.split(['-', '/', '.']).collect();
+    let [a, b, c] = parts[..] else { return false };
+    let number = |part: &str, longest: usize| part.len() <= longest && part.parse::<u32>().is_ok();
+    let year = |part: &str| part.len() == 4 && (part.starts_with("19") || part.starts_with("20"));
+    let short = |part: &str| number(part, 2) && part.parse::<u32>().is_ok_and(|n| n <= 31);
+    (year(a) && short(b) && short(c)) || (short(a) && short(b) && (year(c) || number(c, 2)))
+}
+
+/// Dates, amounts, hashes, and numbers with `#` in front.
+fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
+    let inside = &text[start..end];
+    let hash = inside.len() >= 32
+        && inside.iter().all(|c| c.is_ascii_hexdigit())
+        && inside.iter().any(|c| c.is_ascii_lowercase());
+    hash || is_date(inside) || is_amount(text, Value { start, end })
+}
+
+fn has_order_prefix(text: &[char], value: Value) -> bool {
+    let inside = &text[value.start..value.end];
+    let prefix: String = inside.iter().take_while(|c| c.is_ascii_uppercase()).collect();
+    ORDER_PREFIXES.contains(&prefix.as_str())
+}
+
+/// The keyword closest in front of `at`, and how far in front it ends. A value that begins its line is announced on the
+/// line before.
+fn keyword(text: &[char], at: usize) -> Option<(Meaning, usize)> {
+    let mut from = at;
+    let mut breaks = 0;
+    while from > 0 && at - from < REACH {
+        let c = text[from - 1];
+        if c == '\n' {
+            breaks += 1;
+            let blank = text[from..at].iter().all(|c| !c.is_alphanumeric());
+            if breaks > 1 || !blank {
+                break;
+            }
+        }
+        // What stands in front of another value speaks of that one.
+        if c == ';' {
+            break;
+        }
+        from -= 1;
+    }
+    let window: Vec<char> = text[from..at].iter().map(|c| c.to_lowercase().next().unwrap_or(*c)).collect();
+    let mut best: Option<(Meaning, usize, usize)> = None;
+    for (word, meaning) in KEYWORDS {
+        let Some(end) = last_end(&window, word) else { continue };
+        let distance = window.len() - end;
+        let length = word.chars().count();
+        // "license plate" beats "license": of keywords that overlap, the longer one counts.
+        if best.is_none_or(|(_, other, other_length)| {
+            distance < other || (distance == other && length > other_length)
+        }) {
+            best = Some((*meaning, distance, length));
+        }
+    }
+    let (meaning, distance, _) = best?;
+    let between = &window[window.len() - distance..];
+    let other_value = between.iter().filter(|c| c.is_ascii_digit()).count() >= 3;
+    (!other_value).then_some((meaning, distance))
+}
+
+/// Where the last occurrence of a keyword as a whole word ends; a plural or `#` may follow.
+fn last_end(window: &[char], word: &str) -> Option<usize> {
+    let word: Vec<char> = word.chars().collect();
+    (0..=window.len().checked_sub(word.len())?).rev().find_map(|start| {
+        let end = start + word.len();
+        let whole = window[start..end] == word[..]
+            && (start == 0 || !window[start - 1].is_alphanumeric())
+            && !window.get(end).is_some_and(|c| c.is_alphanumeric() && *c != 's')
+            && !window.get(end + 1).is_some_and(|c| c.is_alphanumeric() && window[end] == 's');
+        whole.then_some(end)
+    })
+}
+
+/// Extends spans of numbers over the rest of their value, and drops what is left of others inside it.
+fn snap(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
+    for value in values(text) {
+        if fixed.iter().any(|span| span.start < value.end && value.start < span.end) {
+            continue;
+        }
+        let inside: Vec<usize> =
+            (0..found.len()).filter(|&i| found[i].overlaps(value.start, value.end)).collect();
+        let strongest = inside
+            .iter()
+            .copied()
+            .filter(|&i| is_number(found[i].entity))
+            .max_by(|&a, &b| found[a].score.total_cmp(&found[b].score));
+        let Some(strongest) = strongest else { continue };
+        if inside.iter().any(|&i| !is_numeric_kind(found[i].entity)) {
+            continue;
+        }
+        // Words of capitals around a number are part of it only where a keyword said so.
+        let all = &text[value.start..value.end];
+        let spaced_letters = all.contains(&' ') && all.iter().any(|c| c.is_alphabetic());
+        if spaced_letters && found[strongest].source == Source::Model {
+            continue;
+        }
+        let mut kept = found[strongest].clone();
+        (kept.start, kept.end) = (kept.start.min(value.start), kept.end.max(value.end));
+        let (start, end) = (kept.start, kept.end);
+        found.retain(|found| !found.overlaps(start, end));
+        found.push(kept);
+    }
+}

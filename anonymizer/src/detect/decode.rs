@@ -1,0 +1,163 @@
+//! From words to spans.
+
+use super::address;
+use super::context;
+use super::names;
+use super::span::{Entity, Source, Span};
+use super::words::{Tagset, Token, Word, words};
+
+/// For capitalised words that are most likely names.
+const NAME_LENIENCY: f32 = 0.35;
+/// For capitalised words that are most likely cities or streets.
+const PLACE_LENIENCY: f32 = 0.6;
+
+/// A span in the making.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) entity: Entity,
+    pub(super) score: f32,
+    pub(super) source: Source,
+}
+
+impl Found {
+    pub(super) fn overlaps(&self, start: usize, end: usize) -> bool {
+        self.start < end && start < self.end
+    }
+}
+
+/// Decodes the model's answer for one text.
+///
+/// `tokens`: those of the text in order, with offsets in code points of `text`. `fixed`: spans of recognizers; the
+/// answer overlaps none but phone numbers, and those only where a keyword says that the number is another one.
+/// `threshold`: probability of being personal from which a word counts.
+///
+/// The answer's spans do not overlap each other and are in the order of the text.
+pub fn decode(text: &[char], tagset: &Tagset, tokens: &[Token], fixed: &[Span], threshold: f32) -> Vec<Span> {
+    let mut words = words(text, tagset, tokens);
+    words.retain(|word| !fixed.iter().any(|span| span.start < word.end && word.start < span.end));
+    for word in &mut words {
+        let (entity, score) = word.best();
+        if word.personal() >= threshold * leniency(text, word, entity) {
+            word.set(entity, score);
+        }
+    }
+    names::refine(text, &mut words, fixed);
+    address::refine_words(text, &mut words);
+    let mut found = merge(text, &words);
+    context::refine(text, &mut found, fixed);
+    address::refine(text, &words, &mut found, fixed);
+    let mut spans: Vec<Span> = found
+        .into_iter()
+        .filter_map(|found| trimmed(text, found))
+        .filter(|found| is_plausible(text, found))
+        .map(|found| Span {
+            start: found.start,
+            end: found.end,
+            label: found.entity.into(),
+            score: found.score.clamp(0.0, 1.0),
+            source: found.source,
+        })
+        .collect();
+    spans.sort_by_key(|span| (span.start, span.end));
+    spans
+}
+
+/// What the threshold is multiplied by. The model is unsure of rare names, and a name that leaks cannot be taken back.
+fn leniency(text: &[char], word: &Word, entity: Entity) -> f32 {
+    let capitalised = text[word.start].is_uppercase();
+    match entity {
+        Entity::GivenName | Entity::Surname if capitalised => NAME_LENIENCY,
+        Entity::City | Entity::StreetName if capitalised => PLACE_LENIENCY,
+        Entity::GivenName => 0.7,
+        _ => 1.0,
+    }
+}
+
+/// Puts neighbouring words of one type together.
+fn merge(text: &[char], words: &[Word]) -> Vec<Found> {
+    let mut found: Vec<(Found, usize)> = Vec::new();
+    for word in words {
+        let Some(entity) = word.entity else { continue };
+        if let Some((last, count)) = found.last_mut()
+            && last.entity == entity
+            && continues(text, entity, &text[last.end..word.start], word)
+        {
+            last.score = (last.score * *count as f32 + word.score) / (*count + 1) as f32;
+            last.end = word.end;
+            *count += 1;
+            continue;
+        }
+        let (start, end, score) = (word.start, word.end, word.score);
+        found.push((Found { start, end, entity, score, source: Source::Model }, 1));
+    }
+    found.into_iter().map(|(found, _)| found).collect()
+}
+
+/// Whether a word goes on with the span in front of it, `gap` being what stands between.
+fn continues(text: &[char], entity: Entity, gap: &[char], word: &Word) -> bool {
+    if gap.is_empty() {
+        // Touching, but not joined: only punctuation that belongs to numbers.
+        return is_number(entity) || text[word.start].is_alphanumeric();
+    }
+    if gap.len() > 3 || gap.contains(&'\n') {
+        return false;
+    }
+    match entity {
+        Entity::GivenName | Entity::Surname => gap == [' '] && !word.begins,
+        Entity::PhoneNumber => gap.iter().all(|c| matches!(c, ' ' | '\u{a0}' | '(' | ')' | '-' | '.' | '/')),
+        _ => gap.iter().all(|c| c.is_whitespace()),
+    }
+}
+
+/// Types whose values are numbers or codes.
+pub(super) fn is_number(entity: Entity) -> bool {
+    matches!(
+        entity,
+        Entity::PhoneNumber
+            | Entity::TaxId
+            | Entity::BankAccount
+            | Entity::RoutingNumber
+            | Entity::GovernmentId
+            | Entity::Passport
+            | Entity::DriversLicense
+            | Entity::Ssn
+            | Entity::CreditCardNumber
+    )
+}
+
+/// A span without white space, punctuation and a possessive `'s` at its ends; `None` if nothing is left.
+fn trimmed(text: &[char], mut found: Found) -> Option<Found> {
+    let opens = |c: char| c.is_alphanumeric() || matches!(c, '+' | '(' | '#');
+    while found.start < found.end && !opens(text[found.start]) {
+        found.start += 1;
+    }
+    while found.start < found.end && !text[found.end - 1].is_alphanumeric() {
+        found.end -= 1;
+    }
+    if let [.., '\'' | '\u{2019}', 's' | 'S'] = text[found.start..found.end] {
+        found.end -= 2;
+    }
+    let inside = &text[found.start..found.end];
+    if inside.first() == Some(&'(') && !inside.contains(&')') {
+        found.start += 1;
+    }
+    (found.start < found.end).then_some(found)
+}
+
+/// Whether a span can be what it is said to be, from its characters alone.
+fn is_plausible(text: &[char], found: &Found) -> bool {
+    let inside = &text[found.start..found.end];
+    let digits = inside.iter().filter(|c| c.is_numeric()).count();
+    let letters = inside.iter().filter(|c| c.is_alphabetic()).count();
+    match found.entity {
+        Entity::GivenName | Entity::Surname => letters > digits && letters > 0,
+        Entity::City | Entity::State | Entity::StreetName => letters > 1 || digits == 0,
+        Entity::PhoneNumber => digits >= 5,
+        Entity::BuildingNumber => digits > 0 && inside.len() <= 8,
+        Entity::ZipCode => digits > 0 && (3..=12).contains(&inside.len()),
+        entity if is_number(entity) => digits >= 3 && digits + letters >= 4,
+        _ => true,
+    }
+}
