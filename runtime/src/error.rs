@@ -174,6 +174,9 @@ pub enum Error {
         /// What held them up.
         reason: String,
     },
+    /// Error of the crypto crate.
+    #[error(transparent)]
+    FheLayers(#[from] fhe_layers::Error),
     /// Error of the models crate.
     #[error(transparent)]
     Models(#[from] models::Error),

@@ -4,19 +4,26 @@
 //! | where | what | secrets |
 //! |---|---|---|
 //! | [`server`] | catalogue, mask jobs, bodies | none: it sees keys' public halves and encrypted bodies |
-//! | `client`, `session`, `backend` | slot pool, round trips, remote linear layers | the batch secrets and pads |
+//! | [`client`], [`session`], [`backend`] | slot pool, round trips, remote linear layers | the batch secrets and pads |
 //! | [`protocol`], [`tls`], [`connect_string`] | what both sides agree on | |
 //! | [`split_store`] | a split on disk: client part, server part, prepared tables | |
-//! | `cli` | the command line | |
+//! | [`fetch`], [`embedded`] | models from elsewhere, a server of one's own | |
+//! | [`cli`] | the command line | |
 //!
 //! `server` never uses `client` and the other way round.
 #![warn(missing_docs)]
 
+pub mod backend;
+pub mod cli;
+pub mod client;
 pub mod connect_string;
+pub mod embedded;
 pub mod error;
+pub mod fetch;
 pub mod limits;
 pub mod protocol;
 pub mod server;
+pub mod session;
 pub mod split_store;
 pub mod tls;
 

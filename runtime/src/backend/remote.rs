@@ -85,6 +85,11 @@ impl RemoteBackend {
         self.last_body.as_ref()
     }
 
+    /// Tokens per batch of slots.
+    pub fn tau(&self) -> usize {
+        self.source.pool().tau()
+    }
+
     /// Slots that are ready.
     pub fn slots_ready(&self) -> usize {
         self.source.pool().ready()
@@ -189,7 +194,7 @@ fn encrypt(
     let mut frame = Vec::with_capacity(slots.len() * spec.d_in * 5);
     let mut pending = Vec::with_capacity(slots.len());
     for (body, reply) in encrypted {
-        body.append_to(&mut frame);
+        body.write(&mut frame);
         pending.push(reply);
     }
     Ok((Bytes::from(frame), pending))
@@ -216,7 +221,7 @@ fn decode(
     }
     let mut y = vec![0.0_f32; pending.len() * rows];
     let one = |pending: PendingReply, bytes: &[u8], y: &mut [f32]| -> Result<()> {
-        let reply = Reply::from_bytes(bytes)?;
+        let reply = Reply::from_bytes(rows, bytes)?;
         pending.decode(&reply, y)?;
         scales.scale_rows(y);
         Ok(())

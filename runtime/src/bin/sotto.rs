@@ -1,1 +1,5 @@
-fn main() {}
+//! The `sotto` program.
+
+fn main() -> std::process::ExitCode {
+    runtime::cli::main()
+}

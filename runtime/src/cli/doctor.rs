@@ -72,7 +72,7 @@ fn print(out: &mut dyn Write, line: &str) -> Result<()> {
 }
 
 fn instructions() -> Finding {
-    let isa = fhe_layers::kernels::Isa::best();
+    let isa = fhe_layers::kernels::Isa::detect();
     let name = isa.to_string();
     let level = if name == "scalar" { Level::Slow } else { Level::Good };
     let detail = match level {

@@ -3,13 +3,16 @@
 pub mod api;
 pub mod args;
 pub mod chat;
+pub mod credential;
 pub mod doctor;
+pub mod estimate;
 pub mod interrupt;
 pub mod models;
 pub mod open;
 pub mod progress;
 pub mod selftest;
 mod selftest_texts;
+pub mod serve;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,10 +37,16 @@ pub enum Command {
     Chat(Box<args::ChatArgs>),
     /// Offer the model to other programs as an OpenAI-compatible endpoint on this machine
     Api(args::ApiArgs),
+    /// Run linear layers for clients, encrypted
+    Serve(serve::ServeArgs),
+    /// Say who may use a server, and how much
+    Credential(credential::CredentialArgs),
     /// Compare float, int8 and encrypted arithmetic on this machine
     Selftest(args::SelftestArgs),
     /// Check what this machine can do
     Doctor(args::DoctorArgs),
+    /// Estimate memory, disk, traffic and speed of a model before using it
+    Estimate(args::EstimateArgs),
     /// Show, fetch and delete models on this machine
     Models(args::ModelsArgs),
     /// Print a completion script for a shell
@@ -48,8 +57,18 @@ pub enum Command {
 
 /// Reads the command line, runs it and reports errors; for `main`.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
+    report(run(Cli::parse().command))
+}
+
+/// Serves when the first argument is `serve`, for programs other than `sotto` that start an
+/// [`Embedded`](crate::embedded::Embedded) server: call it first thing in `main` and return what it gives.
+pub fn serve_if_asked() -> Option<ExitCode> {
+    let asked = std::env::args_os().nth(1).is_some_and(|argument| argument == "serve");
+    asked.then(main)
+}
+
+fn report(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sotto: {error}");
@@ -71,8 +90,14 @@ pub fn run(command: Command) -> Result<()> {
             chat::run(&args)
         }
         Command::Api(args) => api::run(&args, &mut out),
+        Command::Serve(args) => {
+            drop(out);
+            serve::run(&args)
+        }
+        Command::Credential(args) => credential::run(&args, &mut out),
         Command::Selftest(args) => selftest::run(&args, &mut out),
         Command::Doctor(args) => doctor::run(&args, &mut out),
+        Command::Estimate(args) => estimate::run(&args, &mut out),
         Command::Models(args) => models::run(&args, &mut out),
         Command::Completions(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), "sotto", &mut out);

@@ -101,7 +101,8 @@ fn embedded(
     cancelled: Arc<AtomicBool>,
 ) -> Result<Opened> {
     let local = local(args, &cache, progress)?;
-    let options = EmbeddedOptions { cache, cancelled, mask_timeout: args.mask_timeout_s };
+    let options =
+        EmbeddedOptions { cancelled, mask_timeout: args.mask_timeout_s, ..EmbeddedOptions::new(cache) };
     let (embedded, connected) = Embedded::start(&local, options, progress)?;
     let description = format!("{} ({} rounds) on this machine, encrypted", local.name, local.plan);
     Ok(Opened { session: session(connected)?, name: local.name, description, embedded: Some(embedded) })
@@ -109,7 +110,8 @@ fn embedded(
 
 fn reference(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> Result<Opened> {
     let local = local(args, cache, progress)?;
-    let part = ClientPart::load(local.client_directory())?.part;
+    let loaded = ClientPart::load(local.client_directory())?;
+    let part = &loaded.part;
     let backend = match args.backend {
         BackendChoice::Dense => {
             let source = ModelSource::open(&local.source)?;
@@ -118,8 +120,9 @@ fn reference(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> 
             BackendKind::Dense(Box::new(dense))
         }
         BackendChoice::Simulated => {
+            let instance = Arc::new(crate::client::instance(&loaded)?);
             let server = ServerPart::open(local.server_directory())?;
-            BackendKind::Simulated(Box::new(SimulatedBackend::new(&server, &part.scales)?))
+            BackendKind::Simulated(Box::new(SimulatedBackend::new(instance, &server, &part.scales)?))
         }
         BackendChoice::Int8 | BackendChoice::Remote => {
             let server = ServerPart::open(local.server_directory())?;
@@ -154,7 +157,7 @@ pub fn local(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> 
         RoundsChoice::Fused => PlanKind::Fused,
         RoundsChoice::Plain | RoundsChoice::Auto => PlanKind::Plain,
     };
-    let params = fhe_layers::params::sets::n2048_q50_tau(args.tau)?;
+    let params = fhe_layers::params::sets::n2048_q50_tau(args.tau).map_err(fhe_layers::Error::from)?;
     let binding = ProtocolBinding { tau: args.tau, params_id: params.id().to_owned() };
     local_model(&model, plan, &binding, cache, progress)
 }

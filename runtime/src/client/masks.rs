@@ -152,7 +152,7 @@ impl Worker {
 
     async fn make_slots(&self, urgent_now: bool, urgent: watch::Receiver<bool>) -> Result<Vec<Slot>> {
         let batch = self.accounting.time(Phase::ClientAhead, || self.client.new_batch())?;
-        let keys = Bytes::from(batch.keys().to_bytes());
+        let keys = Bytes::from(batch.keys().to_bytes(self.client.instance().params()));
         let mut job = Job { worker: self, batch, keys, id: BatchId::random(), urgent, raised: urgent_now };
         let start = Instant::now();
         job.run().await?;
@@ -252,7 +252,7 @@ impl Job<'_> {
         let (first, count) = (piece.first_block as usize, piece.blocks as usize);
         missing.remove(first, count)?;
         accounting.time(Phase::ClientAhead, || {
-            let blocks = MaskBlock::many_from_bytes(self.worker.client.instance().params(), &piece.data)?;
+            let blocks = MaskBlock::read_all(self.worker.client.instance().params(), &piece.data)?;
             if blocks.len() != count {
                 return Err(Error::Malformed {
                     field: "mask piece",

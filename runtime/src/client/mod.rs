@@ -14,7 +14,7 @@ mod status;
 pub(crate) mod target;
 mod trust;
 
-pub use open::{ChangedModel, Connected, Probe, RemoteOptions, RoundsPreference, connect, probe};
+pub use open::{ChangedModel, Connected, Probe, RemoteOptions, RoundsPreference, connect, instance, probe};
 
 pub(crate) use open::connect_alive;
 

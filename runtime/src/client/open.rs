@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use fhe_layers::{Client, ClientOptions, Instance};
+use fhe_layers::params::sets::n2048_q50_tau;
+use fhe_layers::{Client, ClientOptions, Instance, MatrixSpec, ModelDigest, RoundSpec};
 use models::split::plan::PlanKind;
 use models::split::{ClientPart, LoadedClientPart};
 
@@ -178,7 +179,7 @@ fn assemble(
     let kind = plan.kind;
     let scales = RoundScales::of_plan(&plan, &part.scales)?;
     let accounting = Arc::new(Accounting::default());
-    let client = Arc::new(Client::new(Arc::new(instance), ClientOptions { cache_a: options.cache_public })?);
+    let client = Arc::new(Client::new(Arc::new(instance), ClientOptions { cache_a: options.cache_public }));
     let target = Arc::new(target);
     let source = SlotSource::shared(&target, &client, &accounting)?;
     let link = BodyLink::new(target, Arc::clone(&accounting))?;
@@ -192,9 +193,31 @@ fn assemble(
 }
 
 /// The instance of the protocol that a client part belongs to.
-fn instance(loaded: &LoadedClientPart) -> Result<Instance> {
-    let _ = loaded;
-    Err(Error::Internal("not yet".to_owned()))
+///
+/// # Errors
+///
+/// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes it does not allow.
+pub fn instance(loaded: &LoadedClientPart) -> Result<Instance> {
+    let binding = &loaded.protocol;
+    let params = n2048_q50_tau(binding.tau).map_err(fhe_layers::Error::from)?;
+    if params.id() != binding.params_id {
+        return Err(Error::Malformed {
+            field: "parameter set of the model",
+            expected: params.id().to_owned(),
+            got: binding.params_id.clone(),
+        });
+    }
+    let rounds = loaded.part.plan.rounds.iter().map(|round| RoundSpec {
+        d_in: round.d_in,
+        matrices: round
+            .matrices
+            .iter()
+            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() })
+            .collect(),
+    });
+    let digest = ModelDigest(loaded.digest.0);
+    let plan = loaded.part.plan.kind.as_str();
+    Ok(Instance::new(params, rounds.collect(), digest, plan)?)
 }
 
 /// Asks a server what it offers and how far away it is.

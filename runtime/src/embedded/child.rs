@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -24,15 +25,35 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// Lines of the child's error output that are kept for messages.
 const KEPT_LINES: usize = 20;
 
+/// Finds another way to an address, for instance through a proxy that emulates a slow link.
+pub type Route = Arc<dyn Fn(&str) -> Result<String> + Send + Sync>;
+
 /// How to run an embedded server and connect to it.
 #[derive(Clone)]
 pub struct EmbeddedOptions {
+    /// Program whose `serve` subcommand runs the server; the running one when absent.
+    pub program: Option<PathBuf>,
+    /// Another way to the server's address, if not the direct one.
+    pub route: Option<Route>,
     /// The cache.
     pub cache: Cache,
     /// Ends a pass when raised.
     pub cancelled: Arc<AtomicBool>,
     /// Longest wait for slots.
     pub mask_timeout: Duration,
+}
+
+impl EmbeddedOptions {
+    /// The running program, directly reached, slots waited for up to two minutes.
+    pub fn new(cache: Cache) -> Self {
+        Self {
+            program: None,
+            route: None,
+            cache,
+            cancelled: Arc::default(),
+            mask_timeout: Duration::from_secs(120),
+        }
+    }
 }
 
 /// A server that runs as a child of this process.
@@ -87,7 +108,10 @@ fn launch(
     options: &EmbeddedOptions,
     progress: &dyn FetchProgress,
 ) -> Result<(Arc<Mutex<Process>>, Connected)> {
-    let (process, connect) = Process::spawn(local)?;
+    let (process, mut connect) = Process::spawn(local, options.program.as_deref())?;
+    if let Some(route) = &options.route {
+        connect.address = route(&connect.address)?;
+    }
     let process = Arc::new(Mutex::new(process));
     let watched = Arc::downgrade(&process);
     let liveness = Arc::new(move || watched.upgrade().and_then(|process| lock(&process).ended()));
@@ -132,9 +156,12 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(local: &LocalModel) -> Result<(Self, ConnectString)> {
-        let exe = std::env::current_exe()
-            .map_err(|source| Error::Io { context: "finding the running program".to_owned(), source })?;
+    fn spawn(local: &LocalModel, program: Option<&Path>) -> Result<(Self, ConnectString)> {
+        let exe = match program {
+            Some(program) => program.to_owned(),
+            None => std::env::current_exe()
+                .map_err(|source| Error::Io { context: "finding the running program".to_owned(), source })?,
+        };
         let mut command = Command::new(&exe);
         command.args(arguments(local));
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_private(name)) {

@@ -9,5 +9,5 @@
 mod child;
 mod split;
 
-pub use child::{Embedded, EmbeddedOptions};
+pub use child::{Embedded, EmbeddedOptions, Route};
 pub use split::{LocalModel, local_model};

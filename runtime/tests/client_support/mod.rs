@@ -1,0 +1,50 @@
+//! What the black-box tests of the client share: the program, and the model's split in the cache.
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use models::split::plan::PlanKind;
+use runtime::embedded::{LocalModel, local_model};
+use runtime::fetch::{Cache, ModelRef, NoProgress};
+
+/// The program, with no `SOTTO_*` variable of the surroundings but the cache.
+pub fn sotto() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("SOTTO_") && name != "SOTTO_CACHE" && name != "SOTTO_ISA" {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program with `input` on its standard input.
+pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A program that refuses early may close the pipe before all is written.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Standard error as text.
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The last line of standard output, as JSON.
+pub fn json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let line = text.lines().last().unwrap_or_else(|| panic!("no output; errors: {}", errors(output)));
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
+}
+
+/// The default model, fetched and split.
+pub fn smollm2() -> LocalModel {
+    let binding = runtime::split_store::binding(64).unwrap();
+    let model = ModelRef::parse("smollm2-135m").unwrap();
+    local_model(&model, PlanKind::Plain, &binding, &Cache::from_env().unwrap(), &NoProgress).unwrap()
+}
