@@ -1,0 +1,4 @@
+//! Public expansion ([`xof`]) and secret randomness ([`noise`]).
+
+pub mod noise;
+pub mod xof;

@@ -1,0 +1,109 @@
+//! Tables on disk: always the compact form, expanded on load where the NTT form is used.
+//!
+//! `STB1`, version u16, length and text of the parameters' id, length and text of the plan, digest, blocks u32, then per
+//! block: BLAKE3 of the rest, final mask as u64, digits as i16; all little-endian.
+
+use super::table::{BlockTable, Digits, PreparedModel, TableForm};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use rayon::prelude::*;
+use std::io::Write;
+use std::sync::Arc;
+
+const MAGIC: [u8; 4] = *b"STB1";
+const VERSION: u16 = 1;
+const HASH_BYTES: usize = 32;
+/// Blocks serialized together while saving.
+const SAVE_GROUP: usize = 64;
+
+fn header(instance: &Instance) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    for text in [instance.params().id(), instance.plan()] {
+        out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.extend_from_slice(&instance.digest().0);
+    out.extend_from_slice(&(instance.layout().blocks() as u32).to_le_bytes());
+    out
+}
+
+fn block_bytes(instance: &Instance) -> usize {
+    let ring = instance.ring();
+    HASH_BYTES + ring.n() * size_of::<u64>() + ring.shape().table_words() * size_of::<i16>()
+}
+
+impl PreparedModel {
+    /// Bytes that [`PreparedModel::save_compact`] writes for `instance`.
+    pub fn saved_bytes(instance: &Instance) -> u64 {
+        header(instance).len() as u64 + block_bytes(instance) as u64 * instance.layout().blocks() as u64
+    }
+
+    /// Writes the tables in the compact form.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save_compact(&self, out: &mut impl Write) -> Result<()> {
+        let io = |error: std::io::Error| Error::Io(error.to_string());
+        out.write_all(&header(self.instance())).map_err(io)?;
+        for group in self.blocks().chunks(SAVE_GROUP) {
+            let ready: Vec<Vec<u8>> = group.par_iter().map(|block| self.block_to_bytes(block)).collect();
+            for bytes in ready {
+                out.write_all(&bytes).map_err(io)?;
+            }
+        }
+        out.flush().map_err(io)
+    }
+
+    fn block_to_bytes(&self, block: &BlockTable) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(block_bytes(self.instance()));
+        bytes.resize(HASH_BYTES, 0);
+        block.mask.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        let digits = block.compact(self.instance().ring());
+        digits.iter().for_each(|digit| bytes.extend_from_slice(&digit.to_le_bytes()));
+        let hash = blake3::hash(&bytes[HASH_BYTES..]);
+        bytes[..HASH_BYTES].copy_from_slice(hash.as_bytes());
+        bytes
+    }
+
+    /// Reads tables that [`PreparedModel::save_compact`] wrote (a mapped file, for example), on the current rayon pool.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for another format or a failed check, [`Error::Foreign`] for other parameters, plan or model,
+    /// [`Error::Mismatch`] for another length.
+    pub fn load(instance: Arc<Instance>, bytes: &[u8], form: TableForm) -> Result<Self> {
+        const WHAT: &str = "tables";
+        let expected = header(&instance);
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Error::Malformed { what: WHAT, problem: "does not start with the magic of tables" });
+        }
+        if !bytes.starts_with(&expected) {
+            return Err(Error::Foreign { what: WHAT, of: "version, parameter set, plan or model" });
+        }
+        let size = block_bytes(&instance);
+        let rest = &bytes[expected.len()..];
+        Error::check("bytes of tables", size * instance.layout().blocks(), rest.len())?;
+        let blocks = rest.par_chunks_exact(size).map(|block| read_block(&instance, block, form));
+        let blocks = blocks.collect::<Result<Vec<_>>>()?;
+        Ok(Self::from_tables(instance, form, blocks))
+    }
+}
+
+fn read_block(instance: &Instance, bytes: &[u8], form: TableForm) -> Result<BlockTable> {
+    let (hash, rest) = bytes.split_at(HASH_BYTES);
+    if blake3::hash(rest).as_bytes() != hash {
+        return Err(Error::Malformed { what: "tables", problem: "a block's checksum does not match" });
+    }
+    let (mask, digits) = rest.split_at(instance.params().n() * size_of::<u64>());
+    let mask: Vec<u64> =
+        mask.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
+    if let Some(index) = mask.iter().position(|&word| word >= instance.params().q()) {
+        return Err(Error::WordOutOfRange { what: "tables", index, limit: instance.params().q() });
+    }
+    let digits: Vec<i16> = digits.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+    let digits = match form {
+        TableForm::Compact => Digits::Compact(digits),
+        TableForm::Ntt => Digits::Ntt(BlockTable::expand(instance.ring(), &digits)),
+    };
+    Ok(BlockTable { mask, digits })
+}
