@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the development set of the anonymizer: invented documents with the spans that should be found.
 
-    python3 tools/make_pii_set.py testdata/pii/dev.jsonl
+    python3 tools/make_pii_set.py testdata/pii/dev.jsonl testdata/pii/handwritten.txt > testdata/pii/handwritten.jsonl
 
+The second file's documents are written by hand (`### genre`, then text with `[[LABEL|value]]`); they are only converted.
 Python 3.9+, standard library only, deterministic. One JSON object per line:
 {"id", "genre", "text", "spans": [{"start", "end", "label"}]}, offsets in Unicode code points, half-open.
 
@@ -335,6 +336,20 @@ def document(rng, genre):
     return text, spans
 
 
+def handwritten(source):
+    """Documents of `### genre` and marked text."""
+    for number, part in enumerate(re.split(r"^### ", source, flags=re.M)[1:]):
+        genre, marked = part.split("\n", 1)
+        text, spans = "", []
+        for piece in re.split(r"(\[\[[A-Z_]+\|.*?\]\])", marked.rstrip("\n")):
+            field = re.fullmatch(r"\[\[([A-Z_]+)\|(.*)\]\]", piece)
+            value = field[2] if field else piece
+            if field:
+                spans.append({"start": len(text), "end": len(text) + len(value), "label": field[1]})
+            text += value
+        yield {"id": f"hand-{number:02d}-{genre}", "genre": genre, "text": text, "spans": spans}
+
+
 def main():
     rng = random.Random(SEED)
     documents = []
@@ -350,6 +365,9 @@ def main():
                 assert 0 <= span["start"] < span["end"] <= len(entry["text"])
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     print(f"{len(documents)} documents, {sum(len(d['spans']) for d in documents)} spans", file=sys.stderr)
+    if len(sys.argv) > 2:
+        for entry in handwritten(open(sys.argv[2], encoding="utf-8").read()):
+            print(json.dumps(entry, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -220,13 +220,27 @@ fn states(text: &[char], words: &mut [Word]) {
         let before_zip = (i + 1..words.len()).find(|&j| words[j].entity.is_some()).is_some_and(|j| {
             words[j].entity == Some(Entity::ZipCode) && is_gap(&text[words[i].end..words[j].start])
         });
-        let behind_word = preceded_by(text, words[i].start, &["state:", "state of", "state,"]);
+        let behind_word =
+            announced(text, words[i].start, "state") || announced(text, words[i].start, "state of");
         let personal = words[i].personal();
+        // In texts without capitals ("boston ma 02108") the model has to agree.
+        let any_case = words[i].probability(Entity::State) >= 0.1;
         let is_state = STATES.iter().any(|(short, long)| {
-            (inside == *short && (behind_city || before_zip || behind_word))
+            ((inside == *short || any_case && inside.eq_ignore_ascii_case(short))
+                && (behind_city || before_zip || behind_word))
                 || (inside == *long && (behind_city || before_zip || behind_word || personal >= 0.2))
         });
-        if is_state && words[i].entity != Some(Entity::City) {
+        // "Bengaluru, Karnataka 560001", "69002 Lyon, Auvergne": what the model takes for a second city.
+        let second = words[i].entity == Some(Entity::City) && behind_city && {
+            let mut labelled = (0..i).rev().filter(|&j| words[j].entity.is_some());
+            let city_start = labelled.next().map_or(0, |j| words[j].start);
+            let zip = labelled.next().is_some_and(|j| {
+                words[j].entity == Some(Entity::ZipCode) && is_gap(&text[words[j].end..city_start])
+            });
+            let comma = text[..words[i].start].iter().rev().take(2).any(|c| *c == ',');
+            comma && (zip || before_zip)
+        };
+        if second || is_state && words[i].entity != Some(Entity::City) {
             let score = words[i].probability(Entity::State).max(0.6);
             words[i].set(Entity::State, score);
         }
@@ -236,6 +250,13 @@ fn states(text: &[char], words: &mut [Word]) {
 /// A comma, a space, or both.
 fn is_gap(gap: &[char]) -> bool {
     gap.len() <= 3 && gap.iter().all(|c| matches!(c, ',' | ' '))
+}
+
+/// Whether a phrase (lower case) stands in front of `at`, with nothing but punctuation and spaces between.
+fn announced(text: &[char], at: usize, phrase: &str) -> bool {
+    let before = lower(&text[at.saturating_sub(16)..at]);
+    let before = before.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '\n');
+    before.strip_suffix(phrase).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
 }
 
 fn preceded_by(text: &[char], at: usize, phrases: &[&str]) -> bool {
@@ -321,6 +342,10 @@ fn units(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
         let score = found.iter().filter(|found| found.overlaps(start, end)).map(|found| found.score);
         let score = score.fold(0.7f32, f32::max);
         found.retain(|found| !found.overlaps(start, end) || found.start < start || found.end > end);
+        // A street that runs into the unit ends in front of it.
+        for street in found.iter_mut().filter(|found| found.start < start && found.end > start) {
+            street.end = start;
+        }
         if found.iter().any(|found| found.overlaps(start, end)) {
             continue;
         }

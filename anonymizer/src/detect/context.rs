@@ -100,6 +100,12 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("teléfono", Is(Entity::PhoneNumber)),
     ("credit card", Is(Entity::CreditCardNumber)),
     ("card number", Is(Entity::CreditCardNumber)),
+    ("tfn", Is(Entity::TaxId)),
+    ("customer number", NotPersonal),
+    ("customer no", NotPersonal),
+    ("customer id", NotPersonal),
+    ("kundennummer", NotPersonal),
+    ("track", NotPersonal),
     ("order", NotPersonal),
     ("invoice", NotPersonal),
     ("ticket", NotPersonal),
@@ -328,7 +334,11 @@ fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
     let hash = inside.len() >= 32
         && inside.iter().all(|c| c.is_ascii_hexdigit())
         && inside.iter().any(|c| c.is_ascii_lowercase());
-    hash || is_date(inside) || is_amount(text, Value { start, end })
+    // "129.90" and other decimal numbers.
+    let text_digits = inside.iter().filter(|c| c.is_ascii_digit()).count();
+    let decimal =
+        inside.len() == text_digits + 1 && inside.iter().rev().take(3).any(|c| matches!(c, '.' | ','));
+    hash || decimal || is_date(inside) || is_amount(text, Value { start, end })
 }
 
 fn has_order_prefix(text: &[char], value: Value) -> bool {

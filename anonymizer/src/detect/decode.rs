@@ -7,7 +7,7 @@ use super::span::{Entity, Source, Span};
 use super::words::{Tagset, Token, Word, words};
 
 /// For capitalised words that are most likely names.
-const NAME_LENIENCY: f32 = 0.35;
+const NAME_LENIENCY: f32 = 0.7;
 /// For capitalised words that are most likely cities or streets.
 const PLACE_LENIENCY: f32 = 0.6;
 
@@ -70,7 +70,6 @@ fn leniency(text: &[char], word: &Word, entity: Entity) -> f32 {
     match entity {
         Entity::GivenName | Entity::Surname if capitalised => NAME_LENIENCY,
         Entity::City | Entity::StreetName if capitalised => PLACE_LENIENCY,
-        Entity::GivenName => 0.7,
         _ => 1.0,
     }
 }

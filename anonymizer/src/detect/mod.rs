@@ -6,6 +6,7 @@
 
 mod address;
 mod canary;
+mod common_words;
 mod context;
 pub mod decode;
 pub mod error;

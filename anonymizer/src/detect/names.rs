@@ -1,19 +1,17 @@
 //! Names: what the words around a word and the rest of the text say about it.
 
+use super::common_words::{is_cue, is_named_thing, is_no_name};
 use super::span::{Entity, Span};
 use super::words::Word;
 use std::collections::HashMap;
 
 /// Probability of being personal from which a capitalised neighbour of a name is one too.
 const NEIGHBOUR: f32 = 0.08;
+/// Probability of being a name from which a word behind a cue is one.
+const CUED: f32 = 0.1;
 /// Confidence from which a name counts wherever else it stands in the text.
 const REPEATED: f32 = 0.9;
 
-/// Abbreviations of written speech that the model takes for names.
-const NO_NAMES: [&str; 20] = [
-    "ttyl", "lol", "pls", "plz", "thx", "omg", "btw", "idk", "tbh", "imo", "hey", "hi", "hello", "dm",
-    "iban", "ssn", "kyc", "vat", "dob", "aba",
-];
 /// Words in the middle of a name that are not capitalised.
 const PARTICLES: [&str; 18] = [
     "de", "del", "della", "der", "den", "di", "da", "dos", "du", "la", "le", "van", "von", "ten", "al",
@@ -51,18 +49,13 @@ const TITLES: [&str; 25] = [
 
 /// Corrects the labels of words as far as names go.
 pub(super) fn refine(text: &[char], words: &mut [Word], fixed: &[Span]) {
-    for word in words.iter_mut() {
-        let lower = lower(text, word);
-        let is_place = matches!(word.entity, Some(Entity::City | Entity::State | Entity::StreetName));
-        let is_hashtag = word.start > 0 && text[word.start - 1] == '#';
-        if (is_name(word) || is_place) && (NO_NAMES.contains(&lower.as_str()) || is_hashtag) {
-            word.clear();
-        }
-    }
+    cued(text, words);
+    common(text, words);
     uncapitalised(text, words);
     titles(text, words);
     neighbours(text, words);
     full_names(text, words);
+    surname_first(text, words);
     repeated(text, words, fixed);
 }
 
@@ -76,6 +69,82 @@ fn lower(text: &[char], word: &Word) -> String {
 
 fn is_capitalised(text: &[char], word: &Word) -> bool {
     text[word.start].is_uppercase() && text[word.start..word.end].iter().all(|c| !c.is_numeric())
+}
+
+/// Words the model is unsure of are names behind a word that announces one, or as a pair of given name and surname.
+fn cued(text: &[char], words: &mut [Word]) {
+    let named = |word: &Word| word.probability(Entity::GivenName) + word.probability(Entity::Surname);
+    for i in 0..words.len() {
+        let (given, surname) =
+            (words[i].probability(Entity::GivenName), words[i].probability(Entity::Surname));
+        let likelier = if given >= surname { Entity::GivenName } else { Entity::Surname };
+        if words[i].entity.is_some() || given + surname < CUED {
+            continue;
+        }
+        let announced = i > 0 && {
+            let cue = (0..i).rev().find(|&j| text[words[j].start].is_alphanumeric()).unwrap_or(i - 1);
+            let gap = text.get(words[cue].end..words[i].start).unwrap_or_default();
+            (gap.len() <= 3 && is_cue(&lower(text, &words[cue])))
+                || words[cue].entity == Some(Entity::Surname) && gap == [',', ' ']
+        };
+        if announced {
+            words[i].set(likelier, given + surname);
+        }
+        let Some(next) = words.get(i + 1) else { continue };
+        let pair = adjoin(text, &words[i], next)
+            && is_capitalised(text, &words[i])
+            && is_capitalised(text, next)
+            && given > surname
+            && next.probability(Entity::Surname) >= CUED
+            && !is_no_name(&lower(text, &words[i]));
+        if pair {
+            let score = named(next);
+            words[i].set(Entity::GivenName, given + surname);
+            if words[i + 1].entity.is_none() {
+                words[i + 1].set(Entity::Surname, score);
+            }
+        }
+    }
+}
+
+/// Brands, companies, theorems, hashtags and the like are no names.
+fn common(text: &[char], words: &mut [Word]) {
+    let is_place =
+        |word: &Word| matches!(word.entity, Some(Entity::City | Entity::State | Entity::StreetName));
+    for i in 0..words.len() {
+        if !is_name(&words[i]) && !is_place(&words[i]) {
+            continue;
+        }
+        let own = lower(text, &words[i]);
+        let own = own.trim_end_matches("'s").trim_end_matches("’s");
+        let hashtag = words[i].start > 0 && text[words[i].start - 1] == '#';
+        let beside =
+            |j: usize| words.get(j).is_some_and(|word| is_name(word) && !is_no_name(&lower(text, word)));
+        let in_name = (i > 0 && beside(i - 1) && adjoin(text, &words[i - 1], &words[i]))
+            || (i + 1 < words.len() && beside(i + 1) && adjoin(text, &words[i], &words[i + 1]));
+        if hashtag || is_named_thing(own) && is_name(&words[i]) || (is_no_name(own) && !in_name) {
+            words[i].clear();
+            continue;
+        }
+        // The next words, if they stand in the same phrase: "Butterworth filter", "Blue Heron Logistics".
+        let mut last = i;
+        for next in i + 1..words.len().min(i + 3) {
+            if !adjoin(text, &words[next - 1], &words[next]) {
+                break;
+            }
+            let word = lower(text, &words[next]);
+            if is_named_thing(&word) && words[next].entity != Some(Entity::StreetName) {
+                last = next;
+                break;
+            }
+            if !is_capitalised(text, &words[next]) {
+                break;
+            }
+        }
+        if last > i && words[i].entity != Some(Entity::StreetName) {
+            words[i..=last].iter_mut().for_each(Word::clear);
+        }
+    }
 }
 
 /// A word in lower case behind a capitalised name is no part of it, unless it is a particle.
@@ -157,9 +226,8 @@ fn full_names(text: &[char], words: &mut [Word]) {
             end += 1;
         }
         if is_name(&words[start]) && end - start == 2 && is_capitalised(text, &words[start]) {
-            let behind_surname = start > 0
-                && words[start - 1].entity == Some(Entity::Surname)
-                && text[words[start - 1].end..words[start].start] == [',', ' '];
+            let behind_surname = listed_behind(text, words, start)
+                .is_some_and(|before| words[before].entity == Some(Entity::Surname));
             match (words[start].entity, words[end - 1].entity) {
                 (Some(Entity::GivenName), Some(Entity::GivenName))
                     if !behind_surname && is_capitalised(text, &words[end - 1]) =>
@@ -175,6 +243,25 @@ fn full_names(text: &[char], words: &mut [Word]) {
             }
         }
         start = end;
+    }
+}
+
+/// The word in front of word `i` and a comma ("Haddad, Pierre").
+fn listed_behind(text: &[char], words: &[Word], i: usize) -> Option<usize> {
+    let before = (0..i).rev().find(|&j| text[words[j].start].is_alphanumeric())?;
+    (text.get(words[before].end..words[i].start) == Some(&[',', ' '])).then_some(before)
+}
+
+/// "Name: Haddad, Pierre" alone on its line: the first is the surname, if it can be one.
+fn surname_first(text: &[char], words: &mut [Word]) {
+    for i in 1..words.len() {
+        let Some(first) = listed_behind(text, words, i) else { continue };
+        let both_given = [first, i].iter().all(|&j| words[j].entity == Some(Entity::GivenName));
+        let opened = text[..words[first].start].iter().rev().find(|c| **c != ' ');
+        let closed = text[words[i].end..].first().is_none_or(|c| *c == '\n');
+        if both_given && closed && opened == Some(&':') && words[first].probability(Entity::Surname) >= 0.02 {
+            words[first].entity = Some(Entity::Surname);
+        }
     }
 }
 
