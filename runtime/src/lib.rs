@@ -21,6 +21,7 @@ pub mod embedded;
 pub mod error;
 pub mod fetch;
 pub mod limits;
+mod mmap;
 pub mod protocol;
 pub mod server;
 pub mod session;

@@ -8,7 +8,15 @@
 
 use std::path::{Path, PathBuf};
 
-use models::split::ServerPart;
+use std::sync::Arc;
+
+use fhe_layers::params::sets::n2048_q50_tau;
+use fhe_layers::{
+    Instance, MatrixSpec, ModelDigest, Params, PrepareOptions, PreparedModel, RawMatrix, RawRound, RoundSpec,
+    ServerWeights, TableForm,
+};
+use models::split::plan::{PlanRound, SplitPlan};
+use models::split::{ProtocolBinding, ServerMatrix, ServerPart};
 
 use crate::error::{Error, Result};
 
@@ -32,21 +40,122 @@ impl SplitEntry {
     }
 }
 
-/// STUB
-pub(crate) struct Params(usize, String);
-impl Params {
-    pub(crate) fn tau(&self) -> usize {
-        self.0
+/// The parameter set that a split was made for.
+///
+/// # Errors
+/// [`Error::Malformed`] for a set that this version does not know.
+pub(crate) fn params(binding: &ProtocolBinding) -> Result<Params> {
+    let params = n2048_q50_tau(binding.tau).map_err(fhe_layers::Error::from)?;
+    if params.id() != binding.params_id {
+        return Err(Error::Malformed {
+            field: "parameter set of the model",
+            expected: params.id().to_owned(),
+            got: binding.params_id.clone(),
+        });
     }
-    pub(crate) fn phi(&self) -> usize {
-        2048 / self.0
-    }
-    pub(crate) fn id(&self) -> &str {
-        &self.1
-    }
+    Ok(params)
 }
-pub(crate) fn params(binding: &models::split::ProtocolBinding) -> Result<Params> {
-    Ok(Params(binding.tau, binding.params_id.clone()))
+
+/// What a manifest records of the parameters for `tau`.
+///
+/// # Errors
+/// [`Error::FheLayers`] for a tau without parameters.
+pub fn binding(tau: usize) -> Result<ProtocolBinding> {
+    let params = n2048_q50_tau(tau).map_err(fhe_layers::Error::from)?;
+    Ok(ProtocolBinding { tau, params_id: params.id().to_owned() })
+}
+
+/// The instance of the protocol that a plan, a binding and a digest name: the same on both sides.
+///
+/// # Errors
+/// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes that it does not allow.
+pub(crate) fn instance(plan: &SplitPlan, binding: &ProtocolBinding, digest: [u8; 32]) -> Result<Instance> {
+    let rounds = plan.rounds.iter().map(|round| RoundSpec {
+        d_in: round.d_in,
+        matrices: round
+            .matrices
+            .iter()
+            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() })
+            .collect(),
+    });
+    Ok(Instance::new(params(binding)?, rounds.collect(), ModelDigest(digest), plan.kind.as_str())?)
+}
+
+/// The instance of a split on disk.
+///
+/// # Errors
+/// As [`instance`].
+pub(crate) fn entry_instance(entry: &SplitEntry) -> Result<Instance> {
+    instance(entry.part.plan(), &entry.part.manifest().protocol, entry.part.digest().0)
+}
+
+/// Mask blocks of a split, the unit of progress.
+///
+/// # Errors
+/// As [`instance`].
+pub fn blocks(entry: &SplitEntry) -> Result<usize> {
+    Ok(entry_instance(entry)?.layout().blocks())
+}
+
+/// Reads and packs the int8 weights.
+///
+/// # Errors
+/// [`Error::Models`] if the file is damaged, [`Error::FheLayers`] if shapes do not fit.
+pub(crate) fn load_weights(entry: &SplitEntry, instance: &Instance) -> Result<ServerWeights> {
+    let plan = entry.part.plan();
+    let matrices =
+        (0..plan.rounds.len()).map(|round| entry.part.round(round)).collect::<models::Result<Vec<_>>>()?;
+    let raw: Vec<RawRound<'_>> = plan.rounds.iter().zip(&matrices).map(raw_round).collect();
+    Ok(ServerWeights::new(instance.layout(), &raw)?)
+}
+
+fn raw_round<'a>((round, matrices): (&PlanRound, &'a Vec<ServerMatrix>)) -> RawRound<'a> {
+    let pairs = round.matrices.iter().zip(matrices);
+    let matrices =
+        pairs.map(|(spec, matrix)| RawMatrix { columns: spec.columns.clone(), weights: &matrix.weights });
+    RawRound { matrices: matrices.collect() }
+}
+
+/// Prepares and saves the tables of a split on `threads` threads; `progress` receives the blocks done.
+///
+/// # Errors
+/// What reading the weights, preparing or writing fails with.
+pub fn prepare(entry: &SplitEntry, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    let instance = Arc::new(entry_instance(entry)?);
+    let weights = Arc::new(load_weights(entry, &instance)?);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| Error::Internal(format!("threads for preparing: {error}")))?;
+    let report = |done, _| {
+        progress(done);
+        true
+    };
+    pool.install(|| {
+        let options = PrepareOptions { progress: &report };
+        let tables = PreparedModel::prepare(instance, weights, TableForm::Compact, &options)?;
+        save_tables(&entry.server_dir, &tables)
+    })
+}
+
+/// Writes the tables beside the weights; the file appears whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::DiskFull`].
+pub(crate) fn save_tables(server_dir: &Path, tables: &PreparedModel) -> Result<()> {
+    let path = server_dir.join(TABLES_FILE);
+    let mut file = tempfile::NamedTempFile::new_in(server_dir)
+        .map_err(|source| Error::io("creating tables in", server_dir, source))?;
+    let needed = PreparedModel::saved_bytes(tables.instance());
+    file.as_file().set_len(needed).map_err(|source| Error::io("reserving room for", &path, source))?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    tables.save_compact(&mut out).map_err(|source| match source {
+        fhe_layers::Error::Io(reason) => Error::io("writing", &path, std::io::Error::other(reason)),
+        other => other.into(),
+    })?;
+    drop(out);
+    file.persist(&path).map_err(|error| Error::io("replacing", &path, error.error))?;
+    Ok(())
 }
 
 /// Finds every plan and tau in the split directory `dir`, sorted by path.

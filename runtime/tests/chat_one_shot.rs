@@ -26,7 +26,8 @@ fn an_encrypted_answer_is_that_of_int8_and_is_accounted_for() {
     assert_eq!(encrypted["text"], int8["text"]);
     assert!(encrypted["text"].as_str().unwrap().to_lowercase().contains("photosynthesis"));
 
-    let number = |path: &str| encrypted.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
+    let number =
+        |path: &str| encrypted.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
     let tokens = number("/decode_tokens");
     assert!(tokens <= 24.0 && number("/prompt_tokens") > 10.0);
     // 120 rounds per pass: one pass for the prompt at least, one per token behind the first.
@@ -54,7 +55,8 @@ fn a_prompt_can_come_from_a_pipe() {
 #[test]
 fn a_seed_fixes_a_sampled_answer() {
     let run = |seed| {
-        let arguments = ["--prompt", "Tell me a story.", "--temperature", "1.5", "--backend", "int8", "--seed", seed];
+        let arguments =
+            ["--prompt", "Tell me a story.", "--temperature", "1.5", "--backend", "int8", "--seed", seed];
         let output = sotto().args(["chat", "--max-tokens", "16", "--json"]).args(arguments).output().unwrap();
         json(&output)["token_ids"].clone()
     };

@@ -50,7 +50,10 @@ fn chat(connect: &str, cache: &std::path::Path) -> Command {
 fn a_remote_server_answers_and_wrong_credentials_do_not() {
     let server = Server::start();
     let cache = tempfile::tempdir().unwrap();
-    let good = chat(&server.connect, cache.path()).args(["-p", "Hello.", "--max-tokens", "3", "--json"]).output().unwrap();
+    let good = chat(&server.connect, cache.path())
+        .args(["-p", "Hello.", "--max-tokens", "3", "--json"])
+        .output()
+        .unwrap();
     assert!(good.status.success(), "{}", errors(&good));
     assert_eq!(client_support::json(&good)["decode_tokens"], 3);
 

@@ -11,7 +11,7 @@ pub mod server_part;
 
 pub use client_part::{ClientPart, LoadedClientPart, RoundScales};
 pub use manifest::{ModelDigest, ProtocolBinding};
-pub use server_part::ServerPart;
+pub use server_part::{ServerMatrix, ServerPart};
 
 use crate::Result;
 use crate::linear::quantize::{QuantizedRound, quantize};

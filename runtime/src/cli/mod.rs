@@ -13,6 +13,7 @@ pub mod progress;
 pub mod selftest;
 mod selftest_texts;
 pub mod serve;
+pub mod split;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ pub enum Command {
     Api(args::ApiArgs),
     /// Run linear layers for clients, encrypted
     Serve(serve::ServeArgs),
+    /// Split a model into what clients get and what the server keeps
+    Split(split::SplitArgs),
     /// Say who may use a server, and how much
     Credential(credential::CredentialArgs),
     /// Compare float, int8 and encrypted arithmetic on this machine
@@ -94,6 +97,7 @@ pub fn run(command: Command) -> Result<()> {
             drop(out);
             serve::run(&args)
         }
+        Command::Split(args) => split::run(&args, &mut out),
         Command::Credential(args) => credential::run(&args, &mut out),
         Command::Selftest(args) => selftest::run(&args, &mut out),
         Command::Doctor(args) => doctor::run(&args, &mut out),

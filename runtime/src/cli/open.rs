@@ -8,7 +8,7 @@ use models::layers::head::HeadPrecision;
 use models::linear::dense::DenseBackend;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
-use models::split::{ClientPart, ProtocolBinding, ServerPart};
+use models::split::{ClientPart, ServerPart};
 
 use super::args::{BackendChoice, RoundsChoice, ServerArgs};
 use crate::backend::{Backend, BackendKind, Int8Backend, SimulatedBackend};
@@ -157,8 +157,7 @@ pub fn local(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> 
         RoundsChoice::Fused => PlanKind::Fused,
         RoundsChoice::Plain | RoundsChoice::Auto => PlanKind::Plain,
     };
-    let params = fhe_layers::params::sets::n2048_q50_tau(args.tau).map_err(fhe_layers::Error::from)?;
-    let binding = ProtocolBinding { tau: args.tau, params_id: params.id().to_owned() };
+    let binding = crate::split_store::binding(args.tau)?;
     local_model(&model, plan, &binding, cache, progress)
 }
 

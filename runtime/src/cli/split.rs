@@ -73,7 +73,8 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
         bars.begin(&format!("splitting {} ({kind})", fetched.name), None, false);
         let parts = split(&source, kind, |_| {})?;
         for (index, binding) in bindings.iter().enumerate() {
-            let root = if index == 0 { args.out.clone() } else { args.out.join(format!("tau{}", binding.tau)) };
+            let root =
+                if index == 0 { args.out.clone() } else { args.out.join(format!("tau{}", binding.tau)) };
             let digest = parts.write(&root, binding)?;
             writeln!(out, "{digest}  {kind}  tau {}", binding.tau)
                 .map_err(|source| Error::Io { context: "write the output".to_owned(), source })?;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use fhe_layers::params::sets::n2048_q50_tau;
-use fhe_layers::{Client, ClientOptions, Instance, MatrixSpec, ModelDigest, RoundSpec};
+use fhe_layers::{Client, ClientOptions, Instance};
 use models::split::plan::PlanKind;
 use models::split::{ClientPart, LoadedClientPart};
 
@@ -198,26 +197,7 @@ fn assemble(
 ///
 /// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes it does not allow.
 pub fn instance(loaded: &LoadedClientPart) -> Result<Instance> {
-    let binding = &loaded.protocol;
-    let params = n2048_q50_tau(binding.tau).map_err(fhe_layers::Error::from)?;
-    if params.id() != binding.params_id {
-        return Err(Error::Malformed {
-            field: "parameter set of the model",
-            expected: params.id().to_owned(),
-            got: binding.params_id.clone(),
-        });
-    }
-    let rounds = loaded.part.plan.rounds.iter().map(|round| RoundSpec {
-        d_in: round.d_in,
-        matrices: round
-            .matrices
-            .iter()
-            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() })
-            .collect(),
-    });
-    let digest = ModelDigest(loaded.digest.0);
-    let plan = loaded.part.plan.kind.as_str();
-    Ok(Instance::new(params, rounds.collect(), digest, plan)?)
+    crate::split_store::instance(&loaded.part.plan, &loaded.protocol, loaded.digest.0)
 }
 
 /// Asks a server what it offers and how far away it is.

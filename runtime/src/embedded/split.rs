@@ -52,7 +52,7 @@ pub fn local_model(
 ) -> Result<LocalModel> {
     let fetched = fetch(model, cache, progress)?;
     let name = split_name(model, &fetched)?;
-    let directory = cache.split(&name).join(format!("{}-tau{}-{plan}", binding.params_id, binding.tau));
+    let directory = cache.split(&name).join(format!("{}-{plan}", binding.params_id));
     let local = LocalModel { name, source: fetched.path, directory, plan };
     if !is_split(&local) {
         let _lock = cache.lock(&format!("split-{}", local.name))?;

@@ -1,34 +1,66 @@
 //! The border to `fhe_layers`: bytes in, bytes out.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use fhe_layers::{
+    Body, EvaluationKeys, ExpandedKeys, Instance, MaskBlock, MaskJob, PrepareOptions, PreparedModel,
+    ServerWeights, TableForm, body_half,
+};
 
 use super::config::{Form, ServerConfig};
+use super::listen::pool;
+use super::memory::available_bytes;
 use crate::error::{Error, Result};
-use crate::split_store::SplitEntry;
+use crate::split_store::{self, SplitEntry};
+
+/// Threads that save tables behind the first requests get this much less of the processor.
+const SAVE_NICE: i32 = 10;
 
 /// The int8 weights of a model: all that a body replica needs.
-pub(crate) struct Weights {}
+pub(crate) struct Weights {
+    instance: Arc<Instance>,
+    packed: Arc<ServerWeights>,
+}
 
 impl Weights {
-    pub(crate) fn load(_entry: &SplitEntry) -> Result<Self> {
-        Ok(Self {})
+    /// Reads and packs the weights of a split.
+    pub(crate) fn load(entry: &SplitEntry) -> Result<Self> {
+        let instance = Arc::new(split_store::entry_instance(entry)?);
+        let packed = Arc::new(split_store::load_weights(entry, &instance)?);
+        Ok(Self { instance, packed })
     }
-    /// Serialized size of a body of `round`.
-    pub(crate) fn body_bytes(&self, _round: usize) -> usize {
-        0
+
+    /// Serialized size of a body of `round`, which the caller has checked.
+    pub(crate) fn body_bytes(&self, round: usize) -> usize {
+        let rounds = self.instance.layout().rounds();
+        rounds.get(round).map_or(0, |spec| spec.d_in * fhe_layers::ciphertext::BODY_WORD_BYTES)
     }
 
     /// Replies to `tokens` bodies of `round`, serialized one after another.
-    pub(crate) fn bodies(&self, _round: usize, _tokens: usize, _bodies: &[u8]) -> Result<Bytes> {
-        Err(Error::NotReady)
+    pub(crate) fn bodies(&self, round: usize, tokens: usize, bodies: &[u8]) -> Result<Bytes> {
+        let spec = self.instance.layout().round(round)?;
+        let size = self.body_bytes(round);
+        if tokens == 0 || bodies.len() != tokens * size {
+            return Err(Error::Malformed {
+                field: "bodies",
+                expected: format!("{} bytes", tokens * size),
+                got: format!("{} bytes", bodies.len()),
+            });
+        }
+        let bodies = bodies.chunks_exact(size).map(|bytes| Body::from_bytes(spec.d_in, bytes));
+        let bodies = bodies.collect::<fhe_layers::Result<Vec<_>>>()?;
+        let mut out = Vec::with_capacity(tokens * spec.rows() * fhe_layers::ciphertext::REPLY_WORD_BYTES);
+        for reply in body_half(&self.packed, round, &bodies)? {
+            reply.write(&mut out);
+        }
+        Ok(out.into())
     }
 }
 
 /// A client's evaluation keys, checked and in the form that the mask half reads.
-pub(crate) struct Keys {}
+pub(crate) struct Keys(ExpandedKeys);
 
 /// One batch of a pass over the tables.
 pub(crate) struct Batch {
@@ -38,32 +70,91 @@ pub(crate) struct Batch {
 }
 
 /// The prepared tables of a model: all that a mask worker needs.
-pub(crate) struct Tables {}
+pub(crate) struct Tables(Arc<PreparedModel>);
 
 impl Tables {
-    pub(crate) fn load(_entry: &SplitEntry, _form: Form) -> Result<Self> {
-        Ok(Self {})
+    /// Reads saved tables, on the current rayon pool.
+    pub(crate) fn load(entry: &SplitEntry, form: Form) -> Result<Self> {
+        let instance = Arc::new(split_store::entry_instance(entry)?);
+        let bytes = crate::mmap::map(&entry.tables_path())?;
+        let form = table_form(form, &instance);
+        Ok(Self(Arc::new(PreparedModel::load(instance, &bytes, form)?)))
     }
+
+    /// Prepares tables; saving them goes on in the background.
     pub(crate) fn prepare_and_save(
-        _entry: &SplitEntry,
-        _weights: &Weights,
-        _config: &ServerConfig,
+        entry: &SplitEntry,
+        weights: &Weights,
+        config: &ServerConfig,
     ) -> Result<Self> {
-        Ok(Self {})
+        let form = table_form(config.form, &weights.instance);
+        let threads = pool(config.threads, "sotto-prepare", None)?;
+        let progress = |done, all| {
+            tracing::info!(done, all, "preparing tables");
+            true
+        };
+        let tables = threads.install(|| {
+            let options = PrepareOptions { progress: &progress };
+            PreparedModel::prepare(Arc::clone(&weights.instance), Arc::clone(&weights.packed), form, &options)
+        })?;
+        let tables = Arc::new(tables);
+        let (server_dir, saved) = (entry.server_dir.clone(), Arc::clone(&tables));
+        let background = pool(1, "sotto-save", Some(SAVE_NICE))?;
+        let save = move || {
+            if let Err(error) = background.install(|| split_store::save_tables(&server_dir, &saved)) {
+                tracing::warn!(%error, "the tables were not saved; the next start prepares them again");
+            }
+        };
+        std::thread::Builder::new()
+            .name("sotto-save".to_owned())
+            .spawn(save)
+            .map_err(|source| Error::Io { context: "starting a thread".to_owned(), source })?;
+        Ok(Self(tables))
     }
+
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> u64 {
-        0
+        self.0.table_bytes() as u64
     }
 
     /// Reads and checks keys.
-    pub(crate) fn keys(&self, _bytes: &[u8]) -> Result<Keys> {
-        Err(Error::NotReady)
+    pub(crate) fn keys(&self, bytes: &[u8]) -> Result<Keys> {
+        let instance = self.0.instance();
+        let keys = EvaluationKeys::from_bytes(instance.params(), bytes)?;
+        Ok(Keys(ExpandedKeys::new(instance, &keys)))
     }
 
     /// Computes `blocks` for every batch in one pass, on the current rayon pool; returns one buffer per batch with
     /// the blocks serialized in order.
-    pub(crate) fn masks(&self, _batches: &[Arc<Batch>], _blocks: Range<usize>) -> Result<Vec<Bytes>> {
-        Err(Error::NotReady)
+    pub(crate) fn masks(&self, batches: &[Arc<Batch>], blocks: Range<usize>) -> Result<Vec<Bytes>> {
+        let jobs: Vec<MaskJob<'_>> =
+            batches.iter().map(|batch| MaskJob { keys: &batch.keys.0, seed: batch.seed }).collect();
+        let size = MaskBlock::byte_len(self.0.instance().params());
+        let empty = || vec![0; blocks.len() * size];
+        let buffers: Vec<Mutex<Vec<u8>>> = jobs.iter().map(|_| Mutex::new(empty())).collect();
+        self.0.mask_half(&jobs, blocks.clone(), &|| true, &|job, block, mask| {
+            let mut bytes = Vec::with_capacity(size);
+            mask.write(&mut bytes);
+            let mut buffer = buffers[job].lock().unwrap_or_else(PoisonError::into_inner);
+            let at = (block - blocks.start) * size;
+            buffer[at..at + size].copy_from_slice(&bytes);
+        })?;
+        Ok(buffers
+            .into_iter()
+            .map(|buffer| buffer.into_inner().unwrap_or_else(PoisonError::into_inner).into())
+            .collect())
+    }
+}
+
+/// The NTT form where it leaves a third of the free memory, else the compact one.
+fn table_form(form: Form, instance: &Instance) -> TableForm {
+    match form {
+        Form::Ntt => TableForm::Ntt,
+        Form::Compact => TableForm::Compact,
+        Form::Auto => {
+            let ntt_bytes = 4 * PreparedModel::saved_bytes(instance);
+            let fits = available_bytes().is_none_or(|free| ntt_bytes <= free / 3 * 2);
+            if fits { TableForm::Ntt } else { TableForm::Compact }
+        }
     }
 }

@@ -17,6 +17,7 @@ mod listen;
 mod loading;
 mod mask_jobs;
 mod mask_queue;
+mod memory;
 mod metrics;
 mod refusal;
 pub mod registry;
