@@ -263,6 +263,29 @@ const CUES: &[&str] = &[
     "xo",
 ];
 
+/// Last words of the line in front of a signature. Lower case.
+const CLOSINGS: &[&str] = &[
+    "best",
+    "cheers",
+    "cordialement",
+    "faithfully",
+    "grüße",
+    "grüßen",
+    "love",
+    "regards",
+    "saluti",
+    "saludos",
+    "sincerely",
+    "thanks",
+    "wishes",
+    "yours",
+];
+
+/// Whether a signature is likely on the line behind this word (lower case).
+pub(super) fn is_closing(word: &str) -> bool {
+    CLOSINGS.contains(&word)
+}
+
 /// Whether a word (lower case) is no name on its own.
 pub(super) fn is_no_name(word: &str) -> bool {
     NO_NAMES.binary_search(&word).is_ok()

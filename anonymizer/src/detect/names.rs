@@ -1,6 +1,6 @@
 //! Names: what the words around a word and the rest of the text say about it.
 
-use super::common_words::{is_cue, is_named_thing, is_no_name};
+use super::common_words::{is_closing, is_cue, is_named_thing, is_no_name};
 use super::span::{Entity, Span};
 use super::words::Word;
 use std::collections::HashMap;
@@ -9,6 +9,8 @@ use std::collections::HashMap;
 const NEIGHBOUR: f32 = 0.08;
 /// Probability of being a name from which a word behind a cue is one.
 const CUED: f32 = 0.1;
+/// The same for the line below "Kind regards".
+const SIGNED: f32 = 0.01;
 /// Confidence from which a name counts wherever else it stands in the text.
 const REPEATED: f32 = 0.9;
 
@@ -56,6 +58,7 @@ pub(super) fn refine(text: &[char], words: &mut [Word], fixed: &[Span]) {
     neighbours(text, words);
     full_names(text, words);
     surname_first(text, words);
+    particles(text, words);
     repeated(text, words, fixed);
 }
 
@@ -78,24 +81,30 @@ fn cued(text: &[char], words: &mut [Word]) {
         let (given, surname) =
             (words[i].probability(Entity::GivenName), words[i].probability(Entity::Surname));
         let likelier = if given >= surname { Entity::GivenName } else { Entity::Surname };
-        if words[i].entity.is_some() || given + surname < CUED {
+        if words[i].entity.is_some() || given + surname < SIGNED {
             continue;
         }
-        let announced = i > 0 && {
-            let cue = (0..i).rev().find(|&j| text[words[j].start].is_alphanumeric()).unwrap_or(i - 1);
+        let cue = (0..i).rev().find(|&j| text[words[j].start].is_alphanumeric());
+        let announced = cue.is_some_and(|cue| {
             let gap = text.get(words[cue].end..words[i].start).unwrap_or_default();
-            (gap.len() <= 3 && is_cue(&lower(text, &words[cue])))
-                || words[cue].entity == Some(Entity::Surname) && gap == [',', ' ']
-        };
+            let word = lower(text, &words[cue]);
+            let likely = given + surname >= CUED;
+            let signed = is_closing(&word) && gap.contains(&'\n') && is_capitalised(text, &words[i]);
+            let listed = words[cue].entity == Some(Entity::Surname) && gap == [',', ' '];
+            (gap.len() <= 3 && (signed || likely && is_cue(&word))) || (likely && listed)
+        });
         if announced {
             words[i].set(likelier, given + surname);
+        }
+        if given + surname < CUED && !announced {
+            continue;
         }
         let Some(next) = words.get(i + 1) else { continue };
         let pair = adjoin(text, &words[i], next)
             && is_capitalised(text, &words[i])
             && is_capitalised(text, next)
             && given > surname
-            && next.probability(Entity::Surname) >= CUED
+            && next.probability(Entity::Surname) >= if announced { SIGNED } else { CUED }
             && !is_no_name(&lower(text, &words[i]));
         if pair {
             let score = named(next);
@@ -265,6 +274,22 @@ fn surname_first(text: &[char], words: &mut [Word]) {
     }
 }
 
+/// A particle without a surname behind it or a name in front of it is an ordinary word.
+fn particles(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        if !is_name(&words[i]) || !PARTICLES.contains(&lower(text, &words[i]).as_str()) {
+            continue;
+        }
+        let behind = i > 0 && is_name(&words[i - 1]) && adjoin(text, &words[i - 1], &words[i]);
+        let before = words
+            .get(i + 1)
+            .is_some_and(|next| next.entity == Some(Entity::Surname) && adjoin(text, &words[i], next));
+        if !behind && !before {
+            words[i].clear();
+        }
+    }
+}
+
 /// Sure names, and the parts of e-mail addresses, are names wherever else they stand capitalised.
 fn repeated(text: &[char], words: &mut [Word], fixed: &[Span]) {
     let mut known: HashMap<String, (Entity, f32)> = HashMap::new();
@@ -280,8 +305,12 @@ fn repeated(text: &[char], words: &mut [Word], fixed: &[Span]) {
     for span in fixed.iter().filter(|span| span.label.as_str() == "EMAIL") {
         let address: String = text[span.start..span.end].iter().collect();
         let local = address.split('@').next().unwrap_or_default().to_lowercase();
-        for part in local.split(|c: char| !c.is_alphabetic()).filter(|part| part.chars().count() >= 3) {
-            known.entry(part.to_owned()).or_insert((Entity::Surname, 0.05));
+        let parts: Vec<&str> =
+            local.split(|c: char| !c.is_alphabetic()).filter(|part| part.chars().count() >= 3).collect();
+        for (i, part) in parts.iter().enumerate() {
+            let first = i == 0 && parts.len() > 1;
+            let entity = if first { Entity::GivenName } else { Entity::Surname };
+            known.entry((*part).to_owned()).or_insert((entity, if parts.len() > 1 { 0.002 } else { 0.05 }));
         }
     }
     for word in words.iter_mut().filter(|word| word.entity.is_none()) {
@@ -291,7 +320,12 @@ fn repeated(text: &[char], words: &mut [Word], fixed: &[Span]) {
         let Some(&(entity, least)) = known.get(&lower(text, word)) else { continue };
         let (given, surname) = (word.probability(Entity::GivenName), word.probability(Entity::Surname));
         if given + surname >= least {
-            let entity = if least > 0.01 && given > surname { Entity::GivenName } else { entity };
+            let sure = given.max(surname) >= 0.02;
+            let entity = match (sure, given > surname) {
+                (true, true) => Entity::GivenName,
+                (true, false) => Entity::Surname,
+                (false, _) => entity,
+            };
             word.set(entity, 0.5);
         }
     }

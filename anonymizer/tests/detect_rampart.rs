@@ -1,0 +1,185 @@
+//! Detection with the real token classifier, its linear layers in the clear.
+
+use anonymizer::detect::{DetectOptions, Detection, Detector, Entity, Label, Source, Span, Verdict};
+use candle_core::Tensor;
+use models::config::SplitFamily;
+use models::linear::LinearBackend;
+use models::linear::dense::DenseBackend;
+use models::source::ModelSource;
+use models::split::plan::PlanKind;
+use models::weights::MemorySource;
+use runtime::fetch::{Cache, ModelRef, NoProgress, fetch};
+use std::sync::OnceLock;
+
+fn source() -> ModelSource {
+    let fetched =
+        fetch(&ModelRef::parse("rampart").unwrap(), &Cache::from_env().unwrap(), &NoProgress).unwrap();
+    ModelSource::open(fetched.path).unwrap()
+}
+
+fn backend() -> DenseBackend {
+    static BACKEND: OnceLock<DenseBackend> = OnceLock::new();
+    let load = || {
+        let source = source();
+        let family = source.config.split_family();
+        let plan = family.plan(PlanKind::Plain).unwrap();
+        DenseBackend::from_source(family, source.weights.as_ref(), plan).unwrap()
+    };
+    BACKEND.get_or_init(load).clone()
+}
+
+fn detector(options: DetectOptions) -> Detector {
+    let source = source();
+    let models::config::ModelConfig::Bert(config) = &source.config else { panic!("rampart is a BERT") };
+    let local = config.local_tensors(source.weights.as_ref(), PlanKind::Plain).unwrap();
+    let encoder =
+        models::bert::Bert::new(config.clone(), PlanKind::Plain, &MemorySource::new(local)).unwrap();
+    Detector::from_model(encoder, source.tokenizer.inner().clone(), options).unwrap()
+}
+
+fn scan(detector: &Detector, texts: &[&str], backend: &mut dyn LinearBackend) -> Detection {
+    detector.detect(texts, &vec![Vec::new(); texts.len()], backend).unwrap()
+}
+
+fn shown(text: &str, spans: &[Span]) -> Vec<(String, String)> {
+    let chars: Vec<char> = text.chars().collect();
+    spans.iter().map(|span| (chars[span.start..span.end].iter().collect(), span.label.to_string())).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(text, label)| ((*text).to_owned(), (*label).to_owned())).collect()
+}
+
+#[test]
+fn words_are_labelled_whole() {
+    let detector = detector(DetectOptions::default());
+    let cases: [(&str, &[(&str, &str)]); 5] = [
+        (
+            "Dear Mr O'Brien, Xanthippe Quillfeather lives at 12 Wobblebottom Road, Leeds LS1 8AU.",
+            &[
+                ("O'Brien", "SURNAME"),
+                ("Xanthippe", "GIVEN_NAME"),
+                ("Quillfeather", "SURNAME"),
+                ("12", "BUILDING_NUMBER"),
+                ("Wobblebottom Road", "STREET_NAME"),
+                ("Leeds", "CITY"),
+                ("LS1 8AU", "ZIP_CODE"),
+            ],
+        ),
+        (
+            "Routing number: 025513077\nPassport no. C2W06W463",
+            &[("025513077", "ROUTING_NUMBER"), ("C2W06W463", "PASSPORT")],
+        ),
+        ("Order ORD-801639 was shipped with version 4.18.2 on 2025-03-04.", &[]),
+        (
+            "Grüße von Renée 🎉 aus München, Hauptstraße 5.",
+            &[
+                ("Renée", "GIVEN_NAME"),
+                ("München", "CITY"),
+                ("Hauptstraße", "STREET_NAME"),
+                ("5", "BUILDING_NUMBER"),
+            ],
+        ),
+        ("", &[]),
+    ];
+    let texts = cases.map(|(text, _)| text);
+    let detection = scan(&detector, &texts, &mut backend());
+    assert_eq!(detection.verdict, Verdict::Sound);
+    for ((text, expected), spans) in cases.iter().zip(&detection.spans) {
+        assert_eq!(shown(text, spans), pairs(expected), "{text}");
+    }
+}
+
+#[test]
+fn recognized_spans_win_over_the_model() {
+    let detector = detector(DetectOptions::default());
+    let text = "Kontonummer DE46784876609824745645, Anna";
+    let recognized = Span {
+        start: 12,
+        end: 34,
+        label: Entity::BankAccount.into(),
+        score: 1.0,
+        source: Source::Recognizer("iban".into()),
+    };
+    let detection = detector.detect(&[text], &[vec![recognized.clone()]], &mut backend()).unwrap();
+    assert_eq!(detection.spans[0][0], recognized);
+    assert_eq!(shown(text, &detection.spans[0][1..]), pairs(&[("Anna", "GIVEN_NAME")]));
+}
+
+#[test]
+fn long_texts_are_found_across_windows() {
+    let detector = detector(DetectOptions { pass_tokens: 96, ..DetectOptions::default() });
+    let sentence = "The parcel for Beatriz Kowalski was left with the neighbour in Savannah on Friday. ";
+    let text = sentence.repeat(20);
+    let detection = scan(&detector, &[&text], &mut backend());
+    let expected = [("Beatriz", "GIVEN_NAME"), ("Kowalski", "SURNAME"), ("Savannah", "CITY")].repeat(20);
+    assert_eq!(shown(&text, &detection.spans[0]), pairs(&expected));
+    assert!(detection.sent > detection.tokens);
+}
+
+#[test]
+fn canaries_have_their_labels_wherever_they_stand() {
+    let detector = detector(DetectOptions::default());
+    for _ in 0..24 {
+        let detection = scan(&detector, &["Nothing to see here.", "Or here."], &mut backend());
+        assert_eq!(detection.verdict, Verdict::Sound);
+        assert_eq!(detection.spans, [Vec::new(), Vec::new()]);
+    }
+}
+
+/// A server that answers as if every token were outside.
+struct Liar(DenseBackend);
+
+impl LinearBackend for Liar {
+    fn round(&mut self, round: usize, input: &Tensor) -> models::Result<Vec<Tensor>> {
+        let last = self.0.plan().rounds.len() - 1;
+        let mut reply = self.0.round(round, input)?;
+        if round == last {
+            reply[0] = reply[0].zeros_like()?;
+        }
+        Ok(reply)
+    }
+
+    fn begin_pass(&mut self, _tokens: usize) -> models::Result<()> {
+        Ok(())
+    }
+
+    fn end_pass(&mut self) {}
+}
+
+#[test]
+fn a_lying_server_is_noticed() {
+    let detector = detector(DetectOptions::default());
+    let detection = scan(&detector, &["My name is Beatriz Kowalski."], &mut Liar(backend()));
+    assert_eq!(detection.verdict, Verdict::CanaryFailed);
+}
+
+#[test]
+fn switches_and_unusual_texts() {
+    let disabled = [Label::from(Entity::City)].into();
+    let detector = detector(DetectOptions { disabled, ..DetectOptions::default() });
+    let long = "x".repeat(5000);
+    let texts =
+        ["[CLS] [SEP] \u{200f}\u{301}\u{0}", "Anna in Denver", "가나다라 안녕하세요", long.as_str(), " \n\t"];
+    let detection = scan(&detector, &texts, &mut backend());
+    assert_eq!(shown(texts[1], &detection.spans[1]), pairs(&[("Anna", "GIVEN_NAME")]));
+    for (text, spans) in texts.iter().zip(&detection.spans) {
+        let length = text.chars().count();
+        assert!(spans.iter().all(|span| span.start < span.end && span.end <= length));
+    }
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    let refused = |options: DetectOptions| {
+        let source = source();
+        let models::config::ModelConfig::Bert(config) = &source.config else { panic!("rampart is a BERT") };
+        let local = config.local_tensors(source.weights.as_ref(), PlanKind::Plain).unwrap();
+        let encoder =
+            models::bert::Bert::new(config.clone(), PlanKind::Plain, &MemorySource::new(local)).unwrap();
+        Detector::from_model(encoder, source.tokenizer.inner().clone(), options).is_err()
+    };
+    assert!(refused(DetectOptions { pass_tokens: 40, ..DetectOptions::default() }));
+    assert!(refused(DetectOptions { pass_tokens: 1000, ..DetectOptions::default() }));
+    assert!(refused(DetectOptions { threshold: f32::NAN, ..DetectOptions::default() }));
+}
