@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 /// Name of the prepared tables in a server part.
 pub const TABLES_FILE: &str = "tables.bin";
 
+/// Name of tables that are being written: one name, so that an interrupted write is written over.
+pub(crate) const UNFINISHED_TABLES_FILE: &str = "tables.bin.part";
+
 /// One plan and tau of a split.
 pub struct SplitEntry {
     /// `.../client/<plan>`
@@ -144,18 +147,24 @@ pub fn prepare(entry: &SplitEntry, threads: usize, progress: &(dyn Fn(usize) + S
 /// [`Error::Io`] or [`Error::DiskFull`].
 pub(crate) fn save_tables(server_dir: &Path, tables: &PreparedModel) -> Result<()> {
     let path = server_dir.join(TABLES_FILE);
-    let mut file = tempfile::NamedTempFile::new_in(server_dir)
-        .map_err(|source| Error::io("creating tables in", server_dir, source))?;
+    let part = server_dir.join(UNFINISHED_TABLES_FILE);
+    let file = std::fs::File::create(&part).map_err(|source| Error::io("creating", &part, source))?;
     let needed = PreparedModel::saved_bytes(tables.instance());
-    file.as_file().set_len(needed).map_err(|source| Error::io("reserving room for", &path, source))?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    tables.save_compact(&mut out).map_err(|source| match source {
-        fhe_layers::Error::Io(reason) => Error::io("writing", &path, std::io::Error::other(reason)),
-        other => other.into(),
-    })?;
-    drop(out);
-    file.persist(&path).map_err(|error| Error::io("replacing", &path, error.error))?;
-    Ok(())
+    let saved = file.set_len(needed).map_err(|source| Error::io("reserving room for", &path, source));
+    let saved = saved.and_then(|()| {
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, &file);
+        tables.save_compact(&mut out).map_err(|source| match source {
+            fhe_layers::Error::Io(reason) => Error::io("writing", &path, std::io::Error::other(reason)),
+            other => other.into(),
+        })
+    });
+    let kept = saved
+        .and_then(|()| std::fs::rename(&part, &path).map_err(|source| Error::io("replacing", &path, source)));
+    if kept.is_err() {
+        // The room it took is worth more than what it holds.
+        std::fs::remove_file(&part).ok();
+    }
+    kept
 }
 
 /// Finds every plan and tau in the split directory `dir`, sorted by path.

@@ -22,6 +22,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time the child gets to end by itself.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Time the child gets to finish saving its tables.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Lines of the child's error output that are kept for messages.
 const KEPT_LINES: usize = 20;
 
@@ -152,6 +155,8 @@ struct Process {
     child: Child,
     /// The child ends when this pipe closes, however this process ends.
     stdin: Option<ChildStdin>,
+    /// Exists while the child saves the tables it prepared.
+    unfinished_tables: PathBuf,
     said: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -189,7 +194,8 @@ impl Process {
             });
         }
         let stdin = child.stdin.take();
-        let mut process = Self { child, stdin, said };
+        let unfinished_tables = local.unfinished_tables();
+        let mut process = Self { child, stdin, unfinished_tables, said };
         let connect = process.wait_for_string(&receive)?;
         Ok((process, connect.parse()?))
     }
@@ -233,10 +239,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Closing the pipe asks the child to end; what it computes is of no use to anybody now.
+        // Closing the pipe asks the child to end; what it computes is of no use to anybody now, but the tables that it
+        // is saving make the next start faster.
+        let patience = if self.unfinished_tables.exists() { SAVE_TIMEOUT } else { STOP_TIMEOUT };
         drop(self.stdin.take());
         let start = Instant::now();
-        while start.elapsed() < STOP_TIMEOUT {
+        while start.elapsed() < patience {
             match self.child.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
                 _ => break,

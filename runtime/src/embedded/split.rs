@@ -36,6 +36,11 @@ impl LocalModel {
     pub fn server_directory(&self) -> PathBuf {
         self.directory.join("server").join(self.plan.as_str())
     }
+
+    /// Exists while a server saves the tables it prepared.
+    pub(super) fn unfinished_tables(&self) -> PathBuf {
+        self.server_directory().join(crate::split_store::UNFINISHED_TABLES_FILE)
+    }
 }
 
 /// Fetches `model` and splits it, unless the cache has both.

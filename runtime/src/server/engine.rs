@@ -1,7 +1,9 @@
 //! The border to `fhe_layers`: bytes in, bytes out.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use fhe_layers::{
@@ -15,7 +17,7 @@ use super::memory::available_bytes;
 use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
 
-/// Threads that save tables behind the first requests get this much less of the processor.
+/// The thread that saves tables behind the first requests is this much nicer than others.
 const SAVE_NICE: i32 = 10;
 
 /// The int8 weights of a model: all that a body replica needs.
@@ -81,35 +83,33 @@ impl Tables {
         Ok(Self(Arc::new(PreparedModel::load(instance, &bytes, form)?)))
     }
 
-    /// Prepares tables; saving them goes on in the background.
-    pub(crate) fn prepare_and_save(
-        entry: &SplitEntry,
-        weights: &Weights,
-        config: &ServerConfig,
-    ) -> Result<Self> {
+    /// Prepares tables on threads of its own.
+    pub(crate) fn prepare(weights: &Weights, config: &ServerConfig) -> Result<Self> {
         let form = table_form(config.form, &weights.instance);
-        let threads = pool(config.threads, "sotto-prepare", None)?;
         let progress = |done, all| {
             tracing::info!(done, all, "preparing tables");
             true
         };
-        let tables = threads.install(|| {
+        let tables = pool(config.threads, "sotto-prepare", None)?.install(|| {
             let options = PrepareOptions { progress: &progress };
             PreparedModel::prepare(Arc::clone(&weights.instance), Arc::clone(&weights.packed), form, &options)
         })?;
-        let tables = Arc::new(tables);
-        let (server_dir, saved) = (entry.server_dir.clone(), Arc::clone(&tables));
+        Ok(Self(Arc::new(tables)))
+    }
+
+    /// Saves the tables behind the first requests, on a thread that whoever stops the server must join.
+    pub(crate) fn save(&self, server_dir: &Path) -> Result<JoinHandle<()>> {
+        let (server_dir, tables) = (server_dir.to_owned(), Arc::clone(&self.0));
         let background = pool(1, "sotto-save", Some(SAVE_NICE))?;
         let save = move || {
-            if let Err(error) = background.install(|| split_store::save_tables(&server_dir, &saved)) {
+            if let Err(error) = background.install(|| split_store::save_tables(&server_dir, &tables)) {
                 tracing::warn!(%error, "the tables were not saved; the next start prepares them again");
             }
         };
         std::thread::Builder::new()
             .name("sotto-save".to_owned())
             .spawn(save)
-            .map_err(|source| Error::Io { context: "starting a thread".to_owned(), source })?;
-        Ok(Self(tables))
+            .map_err(|source| Error::Io { context: "starting a thread".to_owned(), source })
     }
 
     /// Bytes in memory.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use models::split::plan::PlanKind;
@@ -67,11 +68,16 @@ fn info(entry: &SplitEntry) -> Result<ModelInfo> {
     })
 }
 
-/// Loads weights and tables as the roles need; tables that are missing are prepared and saved.
+/// Loads weights and tables as the roles need; tables that are missing are prepared and saved. `saving` receives the
+/// threads that save.
 ///
 /// # Errors
 /// Of reading, preparing or saving them.
-pub(crate) fn load_all(config: &ServerConfig, splits: Vec<FoundSplit>) -> Result<()> {
+pub(crate) fn load_all(
+    config: &ServerConfig,
+    splits: Vec<FoundSplit>,
+    saving: &dyn Fn(JoinHandle<()>),
+) -> Result<()> {
     let pool = pool(config.threads, "sotto-load", None)?;
     let needs_tables = config.roles.contains(&Role::Mask);
     for FoundSplit { model, entry } in splits {
@@ -85,12 +91,15 @@ pub(crate) fn load_all(config: &ServerConfig, splits: Vec<FoundSplit>) -> Result
             model.set_weights(Arc::clone(&weights));
         }
         if needs_tables {
-            let tables = if prepared {
+            let tables = Arc::new(if prepared {
                 pool.install(|| Tables::load(&entry, config.form))?
             } else {
-                Tables::prepare_and_save(&entry, &weights, config)?
-            };
-            model.set_tables(Arc::new(tables));
+                Tables::prepare(&weights, config)?
+            });
+            model.set_tables(Arc::clone(&tables));
+            if !prepared {
+                saving(tables.save(&entry.server_dir)?);
+            }
         }
         tracing::info!(
             model = model.info.name,

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) body_streams: Arc<Bounded>,
     pub(crate) body_streams_of: PerCredential,
     draining: watch::Sender<bool>,
+    /// Threads that save prepared tables; a stopping server waits for them.
+    saving: Mutex<Vec<JoinHandle<()>>>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -164,6 +166,7 @@ impl Server {
                 limits::MAX_BODY_STREAMS_PER_CREDENTIAL,
             ),
             draining: watch::Sender::new(false),
+            saving: Mutex::default(),
             failure: Mutex::default(),
             config,
         });
@@ -179,7 +182,10 @@ impl Server {
         drop(spawn("sotto-load", {
             let shared = Arc::clone(&shared);
             move || {
-                if let Err(error) = loading::load_all(&shared.config, splits) {
+                let saving = |thread| {
+                    shared.saving.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+                };
+                if let Err(error) = loading::load_all(&shared.config, splits, &saving) {
                     shared.fail(error);
                 }
             }
@@ -244,6 +250,12 @@ impl Server {
         }
         self.driver.stop();
         self.shared.sweep_leases(true);
+        let saving = std::mem::take(&mut *self.shared.saving.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in saving {
+            if thread.join().is_err() {
+                tracing::error!("saving tables panicked");
+            }
+        }
         match self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None => Ok(()),
