@@ -3,6 +3,7 @@
 use super::Config;
 use super::layer::Layer;
 use super::plan::{CLASSIFIER, FUSED_ROUNDS, PLAIN_ROUNDS, bias_name};
+use crate::layers::gelu::{Gelu, biased_gelu};
 use crate::layers::layer_norm::{LayerNorm, inverse_std};
 use crate::linear::LinearBackend;
 use crate::model::{check_ids, unpack};
@@ -147,7 +148,7 @@ impl Bert {
             let [out] = unpack(round + 1, backend.round(round + 1, &a)?)?;
             let x1 = layer.attention_norm.apply(&(x + out)?.broadcast_add(&layer.attention_bias)?)?;
             let [inner] = unpack(round + 2, backend.round(round + 2, &x1)?)?;
-            let m = inner.broadcast_add(&layer.intermediate_bias)?.gelu_erf()?;
+            let m = biased_gelu(Gelu::Erf, &inner, None, &layer.intermediate_bias)?;
             let [out] = unpack(round + 3, backend.round(round + 3, &m)?)?;
             x = layer.output_norm.apply(&(x1 + out)?.broadcast_add(&layer.output_bias)?)?;
         }
@@ -179,10 +180,7 @@ impl Bert {
             let reply = backend.round(round, &Tensor::cat(&[&a, &residual], 1)?)?;
             let [out, inner] = unpack(round, reply)?;
             let h = (residual + out)?;
-            let m = inner
-                .broadcast_mul(&inverse_std(&h, eps)?)?
-                .broadcast_add(&layer.intermediate_bias)?
-                .gelu_erf()?;
+            let m = biased_gelu(Gelu::Erf, &inner, Some(&inverse_std(&h, eps)?), &layer.intermediate_bias)?;
 
             let residual = layer.attention_norm.apply(&h)?.broadcast_add(&layer.output_bias)?;
             let input = if i == last && self.classifier_bias.is_none() {

@@ -5,6 +5,7 @@ use super::block::Block;
 use super::plan::{FUSED_ROUNDS, PLAIN_ROUNDS};
 use crate::Result;
 use crate::layers::attention::causal_bias;
+use crate::layers::gelu::{Gelu, biased_gelu};
 use crate::layers::head::{Head, HeadPrecision};
 use crate::layers::layer_norm::{LayerNorm, inverse_std};
 use crate::linear::LinearBackend;
@@ -101,7 +102,7 @@ impl Gpt2 {
             let [out] = unpack(round + 1, backend.round(round + 1, &a)?)?;
             h = (h + out)?.broadcast_add(&block.attention_output_bias)?;
             let [inner] = unpack(round + 2, backend.round(round + 2, &inner_norm.apply(&h)?)?)?;
-            let m = inner.broadcast_add(&block.inner_bias)?.gelu()?;
+            let m = biased_gelu(Gelu::Tanh, &inner, None, &block.inner_bias)?;
             let [out] = unpack(round + 3, backend.round(round + 3, &m)?)?;
             h = (h + out)?.broadcast_add(&block.output_bias)?;
         }
@@ -129,7 +130,7 @@ impl Gpt2 {
             h = h.broadcast_add(&block.attention_output_bias)?;
             let [out, inner] = unpack(round, backend.round(round, &Tensor::cat(&[&a, &h], 1)?)?)?;
             h = (h + out)?;
-            let m = inner.broadcast_mul(&inverse_std(&h, eps)?)?.broadcast_add(&block.inner_bias)?.gelu()?;
+            let m = biased_gelu(Gelu::Tanh, &inner, Some(&inverse_std(&h, eps)?), &block.inner_bias)?;
             h = h.broadcast_add(&block.output_bias)?;
             let out = if i == last {
                 let [out] = unpack(round + 1, backend.round(round + 1, &m)?)?;

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod gate;
+pub mod gelu;
 pub mod head;
 pub mod int8_head;
 pub mod kv_cache;
