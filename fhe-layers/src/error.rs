@@ -106,6 +106,12 @@ pub enum Error {
         /// Exclusive limit, `q / (2 phi delta)`.
         limit: u64,
     },
+    /// A published row norm is negative or not finite.
+    #[error("row norm: expected a finite number that is not negative")]
+    NotANorm,
+    /// Exact mode was given an integer that does not fit; the body sent was that of zeros.
+    #[error("exact mode: an input was beyond the limit")]
+    ExactInput,
     /// A serialized form is malformed.
     #[error("{what}: {problem}")]
     Malformed {

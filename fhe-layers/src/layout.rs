@@ -131,6 +131,14 @@ impl Layout {
         rows.start / self.phi..rows.end.div_ceil(self.phi)
     }
 
+    /// Rounds that have rows in mask block `block`.
+    pub fn rounds_of(&self, block: usize) -> Range<usize> {
+        let (first, last) =
+            (block * self.phi, ((block + 1) * self.phi).min(self.total_rows()).saturating_sub(1));
+        let round_of = |row| self.first_rows.partition_point(|&start| start <= row).saturating_sub(1);
+        if first >= self.total_rows() { 0..0 } else { round_of(first)..round_of(last) + 1 }
+    }
+
     /// Public polynomials of a round, numbered over all rounds.
     ///
     /// # Panics

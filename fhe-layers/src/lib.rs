@@ -32,7 +32,6 @@ pub mod arith;
 pub mod ciphertext;
 pub mod client;
 pub mod error;
-mod fixed_point;
 mod instance;
 pub mod kernels;
 pub mod layout;
@@ -41,9 +40,12 @@ mod packing;
 pub mod params;
 pub mod random;
 pub mod ring;
+mod secret;
 pub mod server;
 pub mod simulate;
 mod switch;
+#[cfg(test)]
+mod testing;
 
 pub use ciphertext::{Body, EvaluationKeys, MaskBlock, Reply};
 pub use client::{Batch, Client, ClientOptions, ExactMode, PendingReply, Slot};

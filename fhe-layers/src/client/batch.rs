@@ -1,6 +1,6 @@
 //! Batches: a fresh secret, its public keys, the pads, and the corrections that arrive from the mask half.
 
-use super::slot::Slot;
+use super::slot::{RoundSecrets, Slot};
 use crate::ciphertext::{EvaluationKeys, MaskBlock};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -8,10 +8,13 @@ use crate::kernels::pointwise;
 use crate::params::MASK_WORD_BITS;
 use crate::random::noise::NoiseRng;
 use crate::random::xof::public_key_mask;
+use crate::secret::SecretWords;
 use crate::switch::Switch;
 use rayon::prelude::*;
 use std::sync::Arc;
-use zeroize::Zeroizing;
+
+/// Mask blocks decrypted together, before their rows are handed out.
+const DECRYPT_GROUP: usize = 64;
 
 /// How a client trades memory for time.
 #[derive(Clone, Copy, Debug)]
@@ -65,38 +68,57 @@ impl Client {
     }
 
     fn batch_from(&self, mut rng: NoiseRng) -> Batch {
-        let instance = &self.instance;
-        let (ring, params, n) = (instance.ring(), instance.params(), instance.params().n());
+        let (instance, n) = (&self.instance, self.instance.params().n());
         let coefficients = rng.secret(n);
-        let mut secret = Zeroizing::new(coefficients.to_vec());
-        ring.forward(&mut secret);
+        let mut secret = SecretWords::copied(&coefficients);
+        instance.ring().forward(&mut secret);
         let keys = evaluation_keys(instance, &coefficients, &secret, &mut rng);
-        let mut pads = Zeroizing::new(vec![0; instance.layout().total_polys() * n]);
-        let (isa, modulus) = (ring.isa(), ring.modulus());
-        each_poly(instance, &mut pads, |round, poly, out| {
-            let index = instance.layout().round_polys(round).start + poly;
-            match &self.public_masks {
-                Some(masks) => pointwise::mul(isa, modulus, &masks[index * n..(index + 1) * n], &secret, out),
-                None => {
-                    let mut mask = vec![0; n];
-                    instance.public_mask(round, poly, &mut mask);
-                    pointwise::mul(isa, modulus, &mask, &secret, out);
-                }
-            }
-            ring.inverse(out);
-        });
+        self.batch_of(secret, keys)
+    }
+
+    /// The batch of a secret in natural NTT order.
+    pub(crate) fn batch_of(&self, secret: SecretWords, keys: EvaluationKeys) -> Batch {
+        let instance = &self.instance;
+        let rounds = (0..instance.layout().rounds().len()).into_par_iter();
+        let rounds = rounds.map(|round| self.round_secrets(round, &secret)).collect();
         let blocks = instance.layout().blocks();
         Batch {
             instance: Arc::clone(instance),
             secret,
             keys,
-            pads,
-            corrections: Zeroizing::new(vec![0; blocks * n]),
+            rounds,
             arrived: vec![false; blocks],
             missing: blocks,
             process: std::process::id(),
-            tau: params.tau(),
         }
+    }
+
+    /// The pads `A s` of one round, token by token; corrections still zero.
+    fn round_secrets(&self, round: usize, secret: &[u64]) -> Vec<RoundSecrets> {
+        let (instance, n) = (&self.instance, self.instance.params().n());
+        let (ring, layout, phi) = (instance.ring(), instance.layout(), instance.params().phi());
+        let (polys, rows) = (layout.round_polys(round), layout.round_rows(round).len());
+        let empty = |_| RoundSecrets {
+            pads: SecretWords::zeroed(polys.len() * phi),
+            corrections: SecretWords::zeroed(rows),
+        };
+        let mut tokens: Vec<RoundSecrets> = (0..instance.params().tau()).map(empty).collect();
+        let (mut product, mut mask) = (SecretWords::zeroed(n), vec![0; n]);
+        for (index, poly) in polys.enumerate() {
+            let mask = match &self.public_masks {
+                Some(masks) => &masks[poly * n..(poly + 1) * n],
+                None => {
+                    instance.public_mask(round, index, &mut mask);
+                    &mask
+                }
+            };
+            pointwise::mul(ring.isa(), ring.modulus(), mask, secret, &mut product);
+            ring.inverse(&mut product);
+            for (token, words) in tokens.iter_mut().zip(product.chunks_exact(phi)) {
+                token.pads[index * phi..(index + 1) * phi].copy_from_slice(words);
+            }
+        }
+        tokens
     }
 }
 
@@ -120,7 +142,7 @@ fn evaluation_keys(
     let (ring, params, n) = (instance.ring(), instance.params(), instance.params().n());
     let (isa, modulus) = (ring.isa(), ring.modulus());
     let gamma = 2 * params.tau() + 1;
-    let mut rotated = Zeroizing::new(vec![0; n]);
+    let mut rotated = SecretWords::zeroed(n);
     for (i, &bit) in coefficients.iter().enumerate() {
         let p = i * gamma % (2 * n);
         rotated[p % n] = if p < n { bit } else { modulus.neg(bit) };
@@ -154,24 +176,13 @@ fn evaluation_keys(
 pub struct Batch {
     instance: Arc<Instance>,
     /// `s` in natural NTT order.
-    secret: Zeroizing<Vec<u64>>,
+    secret: SecretWords,
     keys: EvaluationKeys,
-    /// Coefficients of `A s`, `[polys][n]`.
-    pads: Zeroizing<Vec<u64>>,
-    /// Phases of the mask blocks, `[blocks][n]`.
-    corrections: Zeroizing<Vec<u64>>,
+    /// `[rounds][tau]`: each value goes to one slot.
+    rounds: Vec<Vec<RoundSecrets>>,
     arrived: Vec<bool>,
     missing: usize,
     process: u32,
-    tau: usize,
-}
-
-/// Pads and corrections that the slots of one batch share; wiped with the last of them.
-pub(super) struct Store {
-    pub(super) instance: Arc<Instance>,
-    pub(super) pads: Zeroizing<Vec<u64>>,
-    pub(super) corrections: Zeroizing<Vec<u64>>,
-    pub(super) process: u32,
 }
 
 impl Batch {
@@ -199,15 +210,34 @@ impl Batch {
                 return Err(Error::DuplicateMask { block: first_block + offset });
             }
         }
-        let (instance, secret) = (&self.instance, &self.secret);
-        let phases = &mut self.corrections[first_block * n..end * n];
-        phases
-            .par_chunks_exact_mut(n)
-            .zip(masks)
-            .for_each(|(phase, mask)| decrypt(instance, secret, mask, phase));
+        for (group, masks) in masks.chunks(DECRYPT_GROUP).enumerate() {
+            let mut phases = SecretWords::zeroed(masks.len() * n);
+            let (instance, secret) = (&self.instance, &self.secret);
+            phases
+                .par_chunks_exact_mut(n)
+                .zip(masks)
+                .for_each(|(phase, mask)| decrypt(instance, secret, mask, phase));
+            for (block, phase) in (first_block + group * DECRYPT_GROUP..).zip(phases.chunks_exact(n)) {
+                self.store_corrections(block, phase);
+            }
+        }
         self.arrived[first_block..end].fill(true);
         self.missing -= masks.len();
         Ok(())
+    }
+
+    /// Hands the phase of a block, coefficient `r + phi t`, out to rows and tokens.
+    fn store_corrections(&mut self, block: usize, phase: &[u64]) {
+        let (layout, phi) = (self.instance.layout(), self.instance.params().phi());
+        let block_rows = block * phi..(block + 1) * phi;
+        for round in layout.rounds_of(block) {
+            let rows = layout.round_rows(round);
+            let (start, end) = (rows.start.max(block_rows.start), rows.end.min(block_rows.end));
+            for (token, words) in self.rounds[round].iter_mut().zip(phase.chunks_exact(phi)) {
+                token.corrections[start - rows.start..end - rows.start]
+                    .copy_from_slice(&words[start - block_rows.start..end - block_rows.start]);
+            }
+        }
     }
 
     /// Whether every block has arrived.
@@ -228,9 +258,13 @@ impl Batch {
         if self.missing > 0 {
             return Err(Error::MasksMissing { missing: self.missing });
         }
-        let Self { instance, pads, corrections, process, tau, .. } = self;
-        let store = Arc::new(Store { instance, pads, corrections, process });
-        Ok((0..tau).map(|t| Slot::new(Arc::clone(&store), t)).collect())
+        let Self { instance, rounds, process, .. } = self;
+        let mut slots: Vec<Vec<Option<RoundSecrets>>> =
+            (0..instance.params().tau()).map(|_| Vec::with_capacity(rounds.len())).collect();
+        for tokens in rounds {
+            slots.iter_mut().zip(tokens).for_each(|(slot, secrets)| slot.push(Some(secrets)));
+        }
+        Ok(slots.into_iter().map(|rounds| Slot::new(Arc::clone(&instance), process, rounds)).collect())
     }
 }
 
@@ -240,9 +274,9 @@ fn decrypt(instance: &Instance, secret: &[u64], mask: &MaskBlock, phase: &mut [u
     let (isa, modulus) = (ring.isa(), ring.modulus());
     let switch = Switch::new(instance.params().q(), MASK_WORD_BITS);
     let (a, b) = mask.words().split_at(n);
-    let mut product: Vec<u64> = a.iter().map(|&word| switch.up(u64::from(word))).collect();
-    ring.forward(&mut product);
-    pointwise::mul(isa, modulus, &product, secret, phase);
+    let mut words: Vec<u64> = a.iter().map(|&word| switch.up(u64::from(word))).collect();
+    ring.forward(&mut words);
+    pointwise::mul(isa, modulus, &words, secret, phase);
     ring.inverse(phase);
     for (phase, &word) in phase.iter_mut().zip(b) {
         *phase = modulus.sub(switch.up(u64::from(word)), *phase);

@@ -4,6 +4,7 @@
 //! decrypted into corrections as it arrives; then the batch becomes `tau` [`Slot`]s, one per token.
 
 mod batch;
+pub(crate) mod encrypt;
 mod exact;
 mod slot;
 

@@ -1,21 +1,31 @@
 //! One token position: encrypting uses up its pads.
 
-use super::batch::Store;
+use super::encrypt::{Fixed, decode_centred, encrypt_words};
 use super::exact::ExactMode;
 use crate::ciphertext::{Body, Reply};
 use crate::error::{Error, Result};
-use crate::fixed_point::{fixed_point, input_scale};
-use crate::params::{BODY_BITS, REPLY_BITS};
+use crate::instance::Instance;
 use crate::random::noise::NoiseRng;
-use crate::switch::Switch;
+use crate::secret::SecretWords;
 use std::sync::Arc;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
+
+/// What one slot owns for one round: it leaves the slot, whole and once, when a message is encrypted.
+pub(super) struct RoundSecrets {
+    /// Coefficients of `A s`, `[polys * phi]`: the words of feature `i` at index `i`.
+    pub(super) pads: SecretWords,
+    /// `-phi (H_row s)[phi t]` plus noise, `[rows]`.
+    pub(super) corrections: SecretWords,
+}
 
 /// One token position of a batch. It owns the pads of all rounds at that position; each encrypts one message, ever.
+///
+/// Pads leave the slot by value: what was used is not there any more, and is wiped once the body exists.
 pub struct Slot {
-    store: Arc<Store>,
-    t: usize,
-    used: Vec<bool>,
+    instance: Arc<Instance>,
+    /// `None` once used.
+    rounds: Vec<Option<RoundSecrets>>,
+    process: u32,
 }
 
 /// How a result is scaled back.
@@ -25,11 +35,15 @@ enum Scale {
 }
 
 /// What decodes one reply: consumed by it.
+///
+/// When the activations were not all finite (or not in range, in exact mode), the body was that of zeros, and only
+/// decoding tells: the traffic does not depend on it.
 pub struct PendingReply {
-    store: Arc<Store>,
-    t: usize,
-    round: usize,
+    instance: Arc<Instance>,
+    corrections: SecretWords,
     scale: Scale,
+    /// What was sent is not what was given.
+    poisoned: bool,
 }
 
 impl Drop for PendingReply {
@@ -38,22 +52,23 @@ impl Drop for PendingReply {
             Scale::Fixed(scale) => scale.zeroize(),
             Scale::Exact(delta) => delta.zeroize(),
         }
+        self.poisoned.zeroize();
     }
 }
 
 impl Slot {
-    pub(super) fn new(store: Arc<Store>, t: usize) -> Self {
-        let rounds = store.instance.layout().rounds().len();
-        Self { store, t, used: vec![false; rounds] }
+    pub(super) fn new(instance: Arc<Instance>, process: u32, rounds: Vec<Option<RoundSecrets>>) -> Self {
+        Self { instance, rounds, process }
     }
 
     /// Encrypts `x`, `[d_in]`, under this slot's pad of `round`, which is used up whatever follows.
     ///
-    /// `max_row_norm`: the published bound on the norms of the round's integer rows. Values that are not finite are
-    /// encrypted as 0: the traffic does not tell.
+    /// `max_row_norm`: the published bound on the norms of the round's integer rows. When a value is not finite, zeros
+    /// are encrypted and decoding gives NaN.
     ///
     /// # Errors
-    /// [`Error::PadUsed`] for a second message, [`Error::Forked`], [`Error::Mismatch`] for a wrong length or round.
+    /// [`Error::PadUsed`] for a second message, [`Error::Forked`], [`Error::Mismatch`] for a wrong length or round,
+    /// [`Error::NotANorm`].
     pub fn encrypt(
         &mut self,
         round: usize,
@@ -61,13 +76,19 @@ impl Slot {
         max_row_norm: f64,
         rng: &mut NoiseRng,
     ) -> Result<(Body, PendingReply)> {
-        self.claim(round, x.len())?;
-        let scale = input_scale(self.store.instance.params(), max_row_norm, x);
-        let body = self.encrypt_integers(round, x.iter().map(|&v| fixed_point(v, scale)), rng);
-        Ok((body, self.pending(round, Scale::Fixed(scale))))
+        if !(max_row_norm.is_finite() && max_row_norm >= 0.0) {
+            return Err(Error::NotANorm);
+        }
+        let secrets = self.take(round, x.len(), rng)?;
+        let fixed = Fixed::new(self.instance.params(), max_row_norm, x);
+        let message = x.iter().map(|&value| fixed.encode(value));
+        let body = encrypt_words(&self.instance, &secrets.pads, message, rng);
+        Ok((Body::new(body), self.pending(secrets, Scale::Fixed(fixed.scale()), !fixed.is_finite())))
     }
 
     /// Encrypts integers; the result is decoded exactly by [`PendingReply::decode_exact`].
+    ///
+    /// When a value alone is beyond what `exact` holds, zeros are encrypted and decoding fails.
     ///
     /// # Errors
     /// As [`Slot::encrypt`].
@@ -78,55 +99,34 @@ impl Slot {
         exact: &ExactMode,
         rng: &mut NoiseRng,
     ) -> Result<(Body, PendingReply)> {
-        self.claim(round, x.len())?;
-        let delta = exact.delta();
-        let body = self.encrypt_integers(round, x.iter().map(|&v| v.wrapping_mul(delta as i64)), rng);
-        Ok((body, self.pending(round, Scale::Exact(delta))))
+        let secrets = self.take(round, x.len(), rng)?;
+        let fits = x.iter().fold(true, |fits, value| fits & (value.unsigned_abs() < exact.limit()));
+        let keep = -i64::from(fits);
+        let message = x.iter().map(|&value| (value & keep) * exact.delta() as i64);
+        let body = encrypt_words(&self.instance, &secrets.pads, message, rng);
+        Ok((Body::new(body), self.pending(secrets, Scale::Exact(exact.delta()), !fits)))
     }
 
-    /// Marks the pad as used before anything is computed from it.
-    fn claim(&mut self, round: usize, len: usize) -> Result<()> {
-        let expected = self.store.instance.layout().round(round)?.d_in;
-        Error::check("activations", expected, len)?;
-        if self.store.process != std::process::id() {
+    /// Takes the round's secrets out before anything is computed from them.
+    fn take(&mut self, round: usize, len: usize, rng: &NoiseRng) -> Result<RoundSecrets> {
+        Error::check("activations", self.instance.layout().round(round)?.d_in, len)?;
+        let process = std::process::id();
+        if self.process != process || !rng.belongs_to(process) {
             return Err(Error::Forked);
         }
-        if std::mem::replace(&mut self.used[round], true) {
-            return Err(Error::PadUsed { round });
-        }
-        Ok(())
+        self.rounds[round].take().ok_or(Error::PadUsed { round })
     }
 
-    fn pending(&self, round: usize, scale: Scale) -> PendingReply {
-        PendingReply { store: Arc::clone(&self.store), t: self.t, round, scale }
-    }
-
-    /// `v_i = round((A s)[f + phi t] + e + X_i, from q to 2^40)`.
-    fn encrypt_integers(&self, round: usize, values: impl Iterator<Item = i64>, rng: &mut NoiseRng) -> Body {
-        let instance = &self.store.instance;
-        let (params, modulus) = (instance.params(), instance.ring().modulus());
-        let (n, phi) = (params.n(), params.phi());
-        let switch = Switch::new(params.q(), BODY_BITS);
-        let d_in = instance.layout().rounds()[round].d_in;
-        let mut words = Zeroizing::new(vec![0; d_in]);
-        rng.fill_noise(params, &mut words);
-        let first_poly = instance.layout().round_polys(round).start;
-        let mut values = values;
-        for (poly, words) in words.chunks_mut(phi).enumerate() {
-            let pads = &self.store.pads[(first_poly + poly) * n + phi * self.t..];
-            for ((word, &pad), value) in words.iter_mut().zip(pads).zip(&mut values) {
-                let message = modulus.reduce_i64(value);
-                *word = switch.down(modulus.add(modulus.add(*word, pad), message));
-            }
-        }
-        Body::new(std::mem::take(&mut *words))
+    fn pending(&self, secrets: RoundSecrets, scale: Scale, poisoned: bool) -> PendingReply {
+        let RoundSecrets { corrections, .. } = secrets;
+        PendingReply { instance: Arc::clone(&self.instance), corrections, scale, poisoned }
     }
 }
 
 impl PendingReply {
     /// Rows of the round.
     pub fn rows(&self) -> usize {
-        self.store.instance.layout().round_rows(self.round).len()
+        self.corrections.len()
     }
 
     /// `out[j] = (phi u_j + correction_j) / (phi scale)`: the integer rows times `x`, before row scales.
@@ -134,50 +134,81 @@ impl PendingReply {
     /// The result must not travel back to the server in any form: no retry, abort or report may depend on it.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when `reply` or `out` has another length than [`PendingReply::rows`].
+    /// [`Error::Mismatch`] when `reply` or `out` has another length than [`PendingReply::rows`], [`Error::Malformed`] for
+    /// a reply in exact mode.
     pub fn decode(self, reply: &Reply, out: &mut [f32]) -> Result<()> {
         let Scale::Fixed(scale) = self.scale else { return Err(wrong_mode()) };
         Error::check("outputs", self.rows(), out.len())?;
-        let factor = 1.0 / (self.store.instance.params().phi() as f64 * scale);
-        self.centred(reply, |j, value| out[j] = (value as f64 * factor) as f32)
+        Error::check("words of a reply", self.rows(), reply.words().len())?;
+        let factor = 1.0 / (self.instance.params().phi() as f64 * scale);
+        let factor = if self.poisoned { f64::NAN } else { factor };
+        let values = decode_centred(&self.instance, &self.corrections, reply);
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = (value as f64 * factor) as f32;
+        }
+        Ok(())
     }
 
     /// The exact integers `W x`.
     ///
     /// # Errors
-    /// As [`PendingReply::decode`].
+    /// As [`PendingReply::decode`]; [`Error::ExactInput`] when a value given to [`Slot::encrypt_exact`] was out of range.
     pub fn decode_exact(self, reply: &Reply) -> Result<Vec<i64>> {
         let Scale::Exact(delta) = self.scale else { return Err(wrong_mode()) };
-        let mut out = vec![0; self.rows()];
-        let step = self.store.instance.params().phi() as i64 * delta as i64;
-        self.centred(reply, |j, value| out[j] = (value + step / 2).div_euclid(step))?;
-        Ok(out)
-    }
-
-    fn centred(&self, reply: &Reply, mut each: impl FnMut(usize, i64)) -> Result<()> {
-        let instance = &self.store.instance;
-        let rows = instance.layout().round_rows(self.round);
-        Error::check("words of a reply", rows.len(), reply.words().len())?;
-        let (params, modulus) = (instance.params(), instance.ring().modulus());
-        let (n, phi) = (params.n(), params.phi());
-        let switch = Switch::new(params.q(), REPLY_BITS);
-        let phi_factor = phi as u64;
-        let mut j = 0;
-        while j < rows.len() {
-            let row = rows.start + j;
-            let (block, r) = (row / phi, row % phi);
-            let run = (phi - r).min(rows.len() - j);
-            let corrections = &self.store.corrections[block * n + phi * self.t + r..][..run];
-            for (&word, &correction) in reply.words()[j..j + run].iter().zip(corrections) {
-                let u = modulus.reduce_u64(phi_factor * switch.up(u64::from(word)));
-                each(j, modulus.centred(modulus.add(u, correction)));
-                j += 1;
-            }
+        Error::check("words of a reply", self.rows(), reply.words().len())?;
+        if self.poisoned {
+            return Err(Error::ExactInput);
         }
-        Ok(())
+        let step = self.instance.params().phi() as i64 * delta as i64;
+        let values = decode_centred(&self.instance, &self.corrections, reply);
+        Ok(values.map(|value| (value + step / 2).div_euclid(step)).collect())
     }
 }
 
 fn wrong_mode() -> Error {
     Error::Malformed { what: "decoding", problem: "exact and fixed-point mode mixed" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_pad_encrypts_one_message_and_a_fork_none() {
+        let instance = Arc::new(testing::toy_instance(5, 6));
+        let mut rng = NoiseRng::from_seed(1);
+        let mut slots = testing::slots_without_masks(&instance, 2);
+        let mut slot = slots.remove(0);
+        assert!(matches!(slot.encrypt(1, &[0.0; 5], 9.0, &mut rng), Err(Error::Mismatch { .. })));
+        assert!(matches!(slot.encrypt(0, &[0.0; 4], 9.0, &mut rng), Err(Error::Mismatch { .. })));
+        assert!(matches!(slot.encrypt(0, &[0.0; 5], f64::NAN, &mut rng), Err(Error::NotANorm)));
+        slot.encrypt(0, &[0.0; 5], 9.0, &mut rng).unwrap();
+        let again = slot.encrypt(0, &[0.0; 5], 9.0, &mut rng);
+        assert!(matches!(again, Err(Error::PadUsed { round: 0 })));
+        let mut copied = slots.remove(0);
+        copied.process ^= 1;
+        assert!(matches!(copied.encrypt(0, &[0.0; 5], 9.0, &mut rng), Err(Error::Forked)));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_show_up_only_in_decoding() {
+        let instance = Arc::new(testing::toy_instance(5, 6));
+        let mut slots = testing::slots_without_masks(&instance, 3).into_iter();
+        let mut send = |x: &[f32]| {
+            let (mut slot, mut rng) = (slots.next().unwrap(), NoiseRng::from_seed(1));
+            slot.encrypt(0, x, 9.0, &mut rng).unwrap()
+        };
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (body, pending) = send(&[1.0, bad, 0.0, 2.0, 3.0]);
+            assert!(body.words().iter().all(|word| word >> 40 == 0));
+            let mut out = [0.0; 6];
+            pending.decode(&Reply::from_words(vec![0; 6]), &mut out).unwrap();
+            assert!(out.iter().all(|value| value.is_nan()));
+        }
+        let (_, pending) = send(&[0.0; 5]);
+        let mut out = [0.0; 6];
+        pending.decode(&Reply::from_words(vec![0; 6]), &mut out).unwrap();
+        assert!(out.iter().all(|value| value.is_finite()));
+    }
 }

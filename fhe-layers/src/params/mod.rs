@@ -17,6 +17,9 @@ pub const REPLY_BITS: u32 = 32;
 /// Bits of a mask word.
 pub const MASK_WORD_BITS: u32 = 32;
 
+/// The largest noise: `2^6` still fits a signed byte.
+const MAX_NOISE_BOUND: u32 = 6;
+
 /// Ring, noise, gadget and batch size of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
@@ -68,8 +71,8 @@ impl Params {
         if !tau.is_power_of_two() || tau < 8 || tau > n / 2 {
             return range("tau", "a power of two in 8..=n/2", tau as u64);
         }
-        if !(1..=16).contains(&noise_bound) {
-            return range("noise bound", "in 1..=16", u64::from(noise_bound));
+        if !(1..=MAX_NOISE_BOUND).contains(&noise_bound) {
+            return range("noise bound", "in 1..=6", u64::from(noise_bound));
         }
         let (levels, base_log, drop) = (sets::LEVELS, sets::BASE_LOG, sets::DROP);
         Ok(Self { n, q, tau, noise_bound, levels, base_log, drop, id: id.to_owned() })

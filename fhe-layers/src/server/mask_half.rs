@@ -3,7 +3,7 @@
 //! Several batches share one pass over the tables. Every ciphertext gets a fresh encryption of zero under the
 //! batch's public key before it is switched to 32-bit words: that hides the final mask, which depends on the weights.
 
-use super::table::{Digits, PreparedModel};
+use super::table::{BlockDigits, PreparedModel};
 use crate::ciphertext::{EvaluationKeys, MaskBlock};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -79,10 +79,10 @@ impl PreparedModel {
                 got: jobs.len() as u64,
             });
         }
-        if blocks.start > blocks.end || blocks.end > self.blocks().len() {
+        if blocks.start > blocks.end || blocks.end > self.blocks() {
             return Err(Error::Mismatch {
                 what: "mask blocks (at most)",
-                expected: self.blocks().len() as u64,
+                expected: self.blocks() as u64,
                 got: blocks.end as u64,
             });
         }
@@ -107,13 +107,13 @@ impl PreparedModel {
     fn dot_products(&self, jobs: &[MaskJob<'_>], block: usize, scratch: &mut Scratch) {
         let ring = self.instance().ring();
         let (isa, modulus, n, shape) = (ring.isa(), ring.modulus(), ring.n(), ring.shape());
-        match &self.blocks()[block].digits {
-            Digits::Ntt(words) => {
+        match self.digits(block) {
+            BlockDigits::Ntt(words) => {
                 let keys: Vec<&MacKey> = jobs.iter().map(|job| &job.keys.bodies).collect();
                 let mut outs: Vec<&mut [u64]> = scratch.sums.chunks_exact_mut(n).collect();
                 mask_mac(isa, words, &keys, modulus, &mut outs);
             }
-            Digits::Compact(digits) => {
+            BlockDigits::Compact(digits) => {
                 scratch.accumulators.iter_mut().for_each(MacAccumulator::clear);
                 for (term, digits) in digits.chunks_exact(n).enumerate() {
                     pointwise::residues(isa, modulus, digits, &mut scratch.first);
@@ -151,7 +151,7 @@ impl PreparedModel {
         ring.inverse(&mut scratch.first);
         rng.fill_noise(params, &mut scratch.noise);
         pointwise::add_assign(isa, modulus, &mut scratch.first, &scratch.noise);
-        pointwise::add_assign(isa, modulus, &mut scratch.first, &self.blocks()[block].mask);
+        pointwise::add_assign(isa, modulus, &mut scratch.first, self.mask(block));
         for (word, &value) in words[..n].iter_mut().zip(&scratch.first) {
             *word = switch.down(value) as u32;
         }

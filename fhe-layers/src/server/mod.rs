@@ -1,6 +1,7 @@
 //! The server: prepared tables, mask half, body half. It holds no secret of a client.
 
 pub mod body_half;
+mod huge;
 mod mask_half;
 mod prepare;
 mod saved;

@@ -3,7 +3,7 @@
 //! `STB1`, version u16, length and text of the parameters' id, length and text of the plan, digest, blocks u32, then per
 //! block: BLAKE3 of the rest, final mask as u64, digits as i16; all little-endian.
 
-use super::table::{BlockTable, Digits, PreparedModel, TableForm};
+use super::table::{BlockMut, PreparedModel, TableForm};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use rayon::prelude::*;
@@ -46,8 +46,9 @@ impl PreparedModel {
     pub fn save_compact(&self, out: &mut impl Write) -> Result<()> {
         let io = |error: std::io::Error| Error::Io(error.to_string());
         out.write_all(&header(self.instance())).map_err(io)?;
-        for group in self.blocks().chunks(SAVE_GROUP) {
-            let ready: Vec<Vec<u8>> = group.par_iter().map(|block| self.block_to_bytes(block)).collect();
+        for first in (0..self.blocks()).step_by(SAVE_GROUP) {
+            let group = first..(first + SAVE_GROUP).min(self.blocks());
+            let ready: Vec<Vec<u8>> = group.into_par_iter().map(|block| self.block_to_bytes(block)).collect();
             for bytes in ready {
                 out.write_all(&bytes).map_err(io)?;
             }
@@ -55,11 +56,11 @@ impl PreparedModel {
         out.flush().map_err(io)
     }
 
-    fn block_to_bytes(&self, block: &BlockTable) -> Vec<u8> {
+    fn block_to_bytes(&self, block: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(block_bytes(self.instance()));
         bytes.resize(HASH_BYTES, 0);
-        block.mask.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-        let digits = block.compact(self.instance().ring());
+        self.mask(block).iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        let digits = self.digits(block).compact(self.instance().ring());
         digits.iter().for_each(|digit| bytes.extend_from_slice(&digit.to_le_bytes()));
         let hash = blake3::hash(&bytes[HASH_BYTES..]);
         bytes[..HASH_BYTES].copy_from_slice(hash.as_bytes());
@@ -83,27 +84,38 @@ impl PreparedModel {
         let size = block_bytes(&instance);
         let rest = &bytes[expected.len()..];
         Error::check("bytes of tables", size * instance.layout().blocks(), rest.len())?;
-        let blocks = rest.par_chunks_exact(size).map(|block| read_block(&instance, block, form));
-        let blocks = blocks.collect::<Result<Vec<_>>>()?;
-        Ok(Self::from_tables(instance, form, blocks))
+        let (n, blocks) = (instance.params().n(), instance.layout().blocks());
+        let mut tables = Self::zeroed(Arc::clone(&instance), form)?;
+        let read = tables.blocks_mut(0..blocks).into_par_iter().zip(rest.par_chunks_exact(size));
+        read.try_for_each_init(
+            || (vec![0; instance.ring().shape().table_words()], [vec![0; n], vec![0; n]]),
+            |(digits, scratch), (block, bytes)| read_block(&instance, bytes, block, digits, scratch),
+        )?;
+        Ok(tables)
     }
 }
 
-fn read_block(instance: &Instance, bytes: &[u8], form: TableForm) -> Result<BlockTable> {
+fn read_block(
+    instance: &Instance,
+    bytes: &[u8],
+    mut block: BlockMut<'_>,
+    digits: &mut [i16],
+    scratch: &mut [Vec<u64>; 2],
+) -> Result<()> {
     let (hash, rest) = bytes.split_at(HASH_BYTES);
     if blake3::hash(rest).as_bytes() != hash {
         return Err(Error::Malformed { what: "tables", problem: "a block's checksum does not match" });
     }
-    let (mask, digits) = rest.split_at(instance.params().n() * size_of::<u64>());
-    let mask: Vec<u64> =
-        mask.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
-    if let Some(index) = mask.iter().position(|&word| word >= instance.params().q()) {
-        return Err(Error::WordOutOfRange { what: "tables", index, limit: instance.params().q() });
+    let (mask, packed) = rest.split_at(instance.params().n() * size_of::<u64>());
+    for (index, (word, bytes)) in block.mask.iter_mut().zip(mask.chunks_exact(8)).enumerate() {
+        *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        if *word >= instance.params().q() {
+            return Err(Error::WordOutOfRange { what: "tables", index, limit: instance.params().q() });
+        }
     }
-    let digits: Vec<i16> = digits.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
-    let digits = match form {
-        TableForm::Compact => Digits::Compact(digits),
-        TableForm::Ntt => Digits::Ntt(BlockTable::expand(instance.ring(), &digits)),
-    };
-    Ok(BlockTable { mask, digits })
+    for (digit, bytes) in digits.iter_mut().zip(packed.chunks_exact(2)) {
+        *digit = i16::from_le_bytes([bytes[0], bytes[1]]);
+    }
+    block.digits.expand(instance.ring(), digits, scratch);
+    Ok(())
 }

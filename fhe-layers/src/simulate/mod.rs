@@ -61,7 +61,7 @@ impl Simulated {
 
     fn add_noise(&mut self, x: &[f32], max_row_norm: f64, out: &mut [f32]) {
         let params = self.instance.params();
-        let scale = crate::fixed_point::input_scale(params, max_row_norm, x);
+        let scale = crate::client::encrypt::Fixed::new(params, max_row_norm, x).scale();
         let sigma = bounds::total_variance(params, max_row_norm).sqrt() / scale;
         let mut bytes = vec![0u8; out.len() * 16];
         self.rng.fill_bytes(&mut bytes);
