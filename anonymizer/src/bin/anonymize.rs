@@ -1,1 +1,5 @@
-fn main() {}
+//! The `anonymize` program.
+
+fn main() -> std::process::ExitCode {
+    anonymizer::cli::main()
+}

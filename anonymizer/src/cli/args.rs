@@ -1,0 +1,158 @@
+//! Arguments of `anonymize`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::model::{BackendChoice, TAU};
+
+/// Takes personal data out of texts before they leave, and puts it back into what comes back.
+///
+/// Detection runs a language model whose linear layers are computed, encrypted, on a server that sees neither text nor
+/// labels; the rest runs here.
+#[derive(Debug, Parser)]
+#[command(name = "anonymize", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replace personal data by placeholders
+    Redact(RedactArgs),
+    /// Put values back where placeholders stand
+    Restore(RestoreArgs),
+    /// Show what is found in a text, and why
+    Explain(ExplainArgs),
+    /// Score detection on labelled documents
+    Eval(EvalArgs),
+    /// Run linear layers for clients (what the encrypted backend starts on this machine)
+    #[command(hide = true)]
+    Serve(runtime::cli::serve::ServeArgs),
+}
+
+/// What is detected, and with which model.
+#[derive(Clone, Debug, Args)]
+pub struct DetectionArgs {
+    /// Where the linear layers run: on a server, encrypted, or here in clear to compare
+    #[arg(long, env = "SOTTO_ANONYMIZE_BACKEND", value_enum, default_value_t = BackendChoice::Encrypted)]
+    pub backend: BackendChoice,
+
+    /// Server to use, as printed by `sotto serve`; without it one is started on this machine
+    #[arg(long, env = "SOTTO_SERVER", value_name = "CONNECT_STRING", hide_env_values = true)]
+    pub server: Option<String>,
+
+    /// What counts as personal (TOML)
+    #[arg(long, env = "SOTTO_ANONYMIZE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Probability from which a word counts, 0 to 1; lower finds more and flags more
+    #[arg(long, value_name = "P", value_parser = parse_probability)]
+    pub threshold: Option<f32>,
+
+    /// Tokens per batch of masks
+    #[arg(long, env = "SOTTO_TAU", default_value_t = TAU, hide = true)]
+    pub tau: usize,
+
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Where the vault is kept.
+#[derive(Clone, Debug, Args)]
+pub struct VaultArgs {
+    /// File of the vault, encrypted; without it the values are forgotten when the program ends
+    #[arg(long, value_name = "FILE")]
+    pub vault: Option<PathBuf>,
+
+    /// Key file of the vault; made if there is none
+    #[arg(long, value_name = "FILE", requires = "vault", conflicts_with = "passphrase_file")]
+    pub key_file: Option<PathBuf>,
+
+    /// File whose first line is the vault's passphrase
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// Arguments of `anonymize redact`.
+#[derive(Clone, Debug, Args)]
+pub struct RedactArgs {
+    /// Files and directories; standard input if there are none
+    pub paths: Vec<PathBuf>,
+
+    /// Read a JSON object with `id` and `text` per line, write one with `id`, `redacted` and `spans`
+    #[arg(long)]
+    pub jsonl: bool,
+
+    /// Number placeholders anew in every document
+    #[arg(long, conflicts_with = "vault")]
+    pub per_document: bool,
+
+    /// Write the redacted files here, under their names
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+
+    /// Vault
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+/// Arguments of `anonymize restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Text with placeholders; standard input if absent
+    pub path: Option<PathBuf>,
+
+    /// Vault
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+/// Arguments of `anonymize explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The text; standard input if absent
+    pub path: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+}
+
+/// Arguments of `anonymize eval`.
+#[derive(Clone, Debug, Args)]
+pub struct EvalArgs {
+    /// Labelled documents: a JSON object with `id`, `text` and `spans` per line
+    pub gold: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print up to this many spans that were missed or found without cause (shows text)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub mistakes: usize,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+}
+
+fn parse_probability(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}

@@ -1,0 +1,49 @@
+//! Context words: what stands around a value says what it is.
+
+/// How far in front of a value a context word may begin, in bytes.
+const BEFORE: usize = 48;
+/// How far behind a value a context word may end, in bytes.
+const AFTER: usize = 16;
+
+/// Whether one of `words` (in lower case) stands close to `range` as a whole word, line breaks included.
+pub fn near(text: &str, range: &std::ops::Range<usize>, words: &[&str]) -> bool {
+    let start = floor(text, range.start.saturating_sub(BEFORE));
+    let end = floor(text, (range.end + AFTER).min(text.len()));
+    let front = text[start..range.start].to_lowercase();
+    let behind = text[range.end..end].to_lowercase();
+    words.iter().any(|word| holds(&front, word) || holds(&behind, word))
+}
+
+/// Whether `word` occurs in `text` with no letter next to it.
+fn holds(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
+        !letter(text[..at].chars().next_back()) && !letter(text[at + word.len()..].chars().next())
+    })
+}
+
+/// The character boundary at or in front of `at`.
+fn floor(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_count_whole_and_close() {
+        let text = "My card: 4111, discard 5";
+        let at = |value: &str| {
+            let start = text.find(value).unwrap();
+            start..start + value.len()
+        };
+        assert!(near(text, &at("4111"), &["card"]));
+        assert!(!near("discard 5", &(8..9), &["card"]));
+        let far = format!("card {} 4111", "é".repeat(40));
+        assert!(!near(&far, &(far.len() - 4..far.len()), &["card"]));
+    }
+}

@@ -1,0 +1,76 @@
+//! International bank account numbers: ISO 13616 with the check digits of ISO/IEC 7064 (mod 97-10) and each country's
+//! length and structure (crate `iban_validate`, from the SWIFT registry). Reported as BANK_ACCOUNT.
+
+use iban::Iban;
+use regex::Regex;
+
+use super::{Candidate, Recognizer, after, before, built_in};
+use crate::detect::Entity;
+
+/// Country, check digits, and up to 30 letters and digits in groups.
+const PATTERN: &str = r"(?i)[A-Z]{2} ?\d{2}(?:[ \u{a0}-]?[A-Z0-9]){11,30}";
+
+/// Lengths of the registry's shortest (Norway) and longest (Malta, with room) numbers.
+const LENGTHS: std::ops::RangeInclusive<usize> = 15..=34;
+
+/// The recognizer of international bank account numbers.
+pub struct IbanNumber {
+    pattern: Regex,
+}
+
+impl IbanNumber {
+    /// The recognizer.
+    pub fn new() -> Self {
+        Self { pattern: built_in(PATTERN) }
+    }
+}
+
+impl Default for IbanNumber {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Recognizer for IbanNumber {
+    fn name(&self) -> &str {
+        "iban"
+    }
+
+    fn find(&self, text: &str, found: &mut Vec<Candidate>) {
+        let mut from = 0;
+        while let Some(place) = self.pattern.find_at(text, from) {
+            let start = place.start();
+            let joined = before(text, start).is_some_and(|c| c.is_alphanumeric() || c == '_');
+            match (!joined).then(|| valid_prefix(text, start, place.as_str())).flatten() {
+                Some(end) => {
+                    found.push(Candidate {
+                        range: start..end,
+                        label: Entity::BankAccount.into(),
+                        score: 1.0,
+                        reason: "IBAN: country, length and check digits",
+                    });
+                    from = end;
+                }
+                // One number may begin inside what looked like another.
+                None => from = start + 1,
+            }
+        }
+    }
+}
+
+/// Where the number ends that begins at `start`, the run of characters behind it being possibly longer.
+fn valid_prefix(text: &str, start: usize, run: &str) -> Option<usize> {
+    let mut compact = String::with_capacity(run.len());
+    for (at, c) in run.char_indices() {
+        if !c.is_ascii_alphanumeric() {
+            continue;
+        }
+        compact.push(c.to_ascii_uppercase());
+        let end = start + at + c.len_utf8();
+        let ends = !after(text, end).is_some_and(|c| c.is_alphanumeric());
+        if ends && LENGTHS.contains(&compact.len()) && compact.parse::<Iban>().is_ok() {
+            return Some(end);
+        }
+    }
+    None
+}

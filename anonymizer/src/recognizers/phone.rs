@@ -1,0 +1,154 @@
+//! Phone numbers: ITU-T E.164 with `+` or `00`, the North American form, and national forms of the configured countries
+//! with the numbering plans of crate `phonenumber` (libphonenumber's).
+//!
+//! The digits of a phone number look like those of accounts and identity numbers, so numbers without the marks of a
+//! phone number count only with words around them that speak of phones.
+
+use phonenumber::country::Id;
+use regex::Regex;
+
+use super::{Candidate, Recognizer, after, before, built_in, context};
+use crate::detect::Entity;
+use crate::error::{Error, Result};
+
+const INTERNATIONAL: &str = r"(?:\+|\b00) ?[1-9](?:[ \u{a0}().\u{2011}\u{2013}/-]{0,3}\d){6,14}";
+const NORTH_AMERICAN: &str = r"(?:1[-. ]?)?(?:\([2-9]\d{2}\)[ -]?|[2-9]\d{2}[-.])[2-9]\d{2}[-. ]\d{4}";
+/// A trunk prefix, or digits in groups.
+const NATIONAL: &str = r"\(?\d{1,5}\)?(?:[ \u{a0}().\u{2011}\u{2013}/-]{0,2}\d){5,11}";
+/// Behind a number.
+const EXTENSION: &str = r"(?i)^,? ?(?:ext\.?|extension|x|#) ?\d{1,6}\b";
+
+const CONTEXT: &[&str] = &[
+    "phone",
+    "telephone",
+    "tel",
+    "mobile",
+    "cell",
+    "cellphone",
+    "call",
+    "call me",
+    "fax",
+    "whatsapp",
+    "text me",
+    "sms",
+    "callback",
+    "dial",
+    "reach",
+    "ring",
+    "number is",
+    "telefon",
+    "tel.",
+    "handy",
+    "mobil",
+    "rufnummer",
+    "téléphone",
+    "portable",
+    "teléfono",
+    "móvil",
+    "telefono",
+    "cellulare",
+    "telefoon",
+];
+
+/// Digits of an E.164 number, country code included.
+const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
+
+/// The recognizer of phone numbers.
+pub struct Phone {
+    international: Regex,
+    north_american: Regex,
+    national: Regex,
+    extension: Regex,
+    countries: Vec<Id>,
+}
+
+impl Phone {
+    /// A recognizer that knows the national forms of these countries (ISO 3166 codes).
+    ///
+    /// # Errors
+    /// If a code is unknown.
+    pub fn new(countries: &[String]) -> Result<Self> {
+        let parse = |code: &String| {
+            code.parse().map_err(|_| Error::Config {
+                field: "countries".to_owned(),
+                expected: "ISO 3166 codes of two letters".to_owned(),
+                got: code.clone(),
+            })
+        };
+        Ok(Self {
+            international: built_in(INTERNATIONAL),
+            north_american: built_in(NORTH_AMERICAN),
+            national: built_in(NATIONAL),
+            extension: built_in(EXTENSION),
+            countries: countries.iter().map(parse).collect::<Result<_>>()?,
+        })
+    }
+
+    fn push(
+        &self,
+        text: &str,
+        range: std::ops::Range<usize>,
+        score: f32,
+        reason: &'static str,
+        found: &mut Vec<Candidate>,
+    ) {
+        let extension = self.extension.find(&text[range.end..]).map_or(0, |place| place.end());
+        let range = range.start..range.end + extension;
+        found.push(Candidate { range, label: Entity::PhoneNumber.into(), score, reason });
+    }
+
+    fn is_national(&self, number: &str) -> bool {
+        self.countries.iter().any(|&country| is_valid(Some(country), number))
+    }
+}
+
+impl Recognizer for Phone {
+    fn name(&self) -> &str {
+        "phone"
+    }
+
+    fn find(&self, text: &str, found: &mut Vec<Candidate>) {
+        for place in self.international.find_iter(text).filter(|place| is_free(text, &place.range())) {
+            let digits: String = place.as_str().chars().filter(char::is_ascii_digit).collect();
+            let digits = if place.as_str().starts_with('+') { &digits[..] } else { &digits[2..] };
+            if !DIGITS.contains(&digits.len()) {
+                continue;
+            }
+            // "+44 (0)20": the trunk zero is not part of the number.
+            let number = format!("+{digits}");
+            let without_trunk = place.as_str().replace("(0)", "");
+            if is_valid(None, &number) || is_valid(None, &without_trunk) {
+                self.push(text, place.range(), 1.0, "international phone number", found);
+            } else if place.as_str().starts_with('+') {
+                self.push(text, place.range(), 0.8, "form of an international phone number", found);
+            }
+        }
+        for place in self.north_american.find_iter(text).filter(|place| is_free(text, &place.range())) {
+            self.push(text, place.range(), 0.95, "North American phone number", found);
+        }
+        for place in self.national.find_iter(text).filter(|place| is_free(text, &place.range())) {
+            if context::near(text, &place.range(), CONTEXT) && self.is_national(place.as_str()) {
+                self.push(text, place.range(), 0.9, "national phone number and words around it", found);
+            }
+        }
+    }
+}
+
+/// Whether the numbering plan has such a number.
+fn is_valid(country: Option<Id>, number: &str) -> bool {
+    phonenumber::parse(country, number).is_ok_and(|number| phonenumber::is_valid(&number))
+}
+
+/// Whether a range is no part of a longer number, word, date or price.
+fn is_free(text: &str, range: &std::ops::Range<usize>) -> bool {
+    let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let joined = before(text, range.start)
+        .is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '\u{20ac}' | '\u{a3}' | '#' | '@'))
+        || after(text, range.end)
+            .is_some_and(|c| (c.is_alphanumeric() && !matches!(c, 'x' | 'e')) || c == '_');
+    let head = &text[..range.start];
+    let goes_back = head.ends_with(['-', '.', '/', ':', ',']) && digit(before(head, head.len() - 1));
+    let tail = &text[range.end..];
+    let goes_on = tail.starts_with(['-', '.', '/', ':', ',']) && digit(after(tail, 1));
+    !joined && !goes_back && !goes_on
+}
