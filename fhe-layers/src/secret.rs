@@ -58,8 +58,6 @@ macro_rules! assert_never {
     };
 }
 
-pub(crate) use assert_never;
-
 assert_never!(SecretWords: Clone, std::fmt::Debug);
 assert_never!(crate::client::Batch: Clone, std::fmt::Debug);
 assert_never!(crate::client::Slot: Clone, std::fmt::Debug);
