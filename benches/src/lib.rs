@@ -10,6 +10,7 @@
 //! | [`output`] | one JSON object as the last line of stdout, everything else to stderr |
 //! | [`shapes`] | the matrices and counts of a decoder, read from its GGUF |
 //! | [`clear`] | time of each operation in clear f32 (candle) |
+//! | [`chat_run`], [`link`] | `--bin chat`: a whole chat model, and the slow link it may be measured over |
 //! | [`linear_run`] | one linear layer by the split-phase protocol: `--bin linear` as a process |
 //! | [`tfhe_ops`] | activation, softmax, norm and encrypted products on TFHE's programmable bootstrapping |
 //! | [`per_op`] | the table of `--bin per-op` |
@@ -17,10 +18,13 @@
 //! | [`peers`] | other libraries on the same shapes, interleaved with ours |
 //! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
 
+pub mod chat_run;
 pub mod check;
+pub mod classifier;
 pub mod clear;
 pub mod digits;
 pub mod linear_run;
+pub mod link;
 pub mod machine;
 pub mod output;
 pub mod peers;

@@ -1,0 +1,300 @@
+//! `--bin chat`: encrypted, int8 and float decoding of one model, interleaved, and what starting costs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use models::generate::sampler::{SamplerConfig, argmax};
+use models::layers::head::HeadPrecision;
+use models::linear::dense::DenseBackend;
+use models::model::CausalModel;
+use models::source::ModelSource;
+use models::split::plan::PlanKind;
+use models::split::{ClientPart, ServerPart};
+use runtime::backend::{Backend, BackendKind, Int8Backend};
+use runtime::client::Connected;
+use runtime::client::accounting::{Accounting, Totals};
+use runtime::embedded::{Embedded, EmbeddedOptions, LocalModel, local_model};
+use runtime::fetch::{Cache, ModelRef, NoProgress};
+use runtime::session::{GenerateOptions, Session, run_pass};
+use serde_json::{Value, json};
+
+use crate::check::Checks;
+use crate::link::{Link, emulate};
+
+/// Tokens per measured stretch: one batch of slots.
+const STRETCH: usize = 64;
+
+/// Tokens of the prompt whose first answer is timed.
+const PROMPT_TOKENS: usize = 64;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct ChatBench {
+    /// Plan.
+    pub plan: PlanKind,
+    /// Tokens decoded in all, per backend.
+    pub tokens: usize,
+    /// Emulated link, if any.
+    pub link: Option<Link>,
+    /// Also time a start without tables, which prepares them anew.
+    pub cold: bool,
+}
+
+struct Running {
+    model: Box<dyn CausalModel>,
+    backend: Backend,
+    accounting: Arc<Accounting>,
+    next: u32,
+}
+
+impl Running {
+    fn new(part: &ClientPart, backend: BackendKind, accounting: Arc<Accounting>) -> anyhow::Result<Self> {
+        let model = part.causal_model(HeadPrecision::default())?;
+        Ok(Self { model, backend: Backend::new(backend), accounting, next: 0 })
+    }
+
+    /// Runs `ids` and remembers the likeliest next token.
+    fn pass(&mut self, ids: &[u32]) -> anyhow::Result<()> {
+        let logits = run_pass(&mut *self.model, &mut self.backend, ids, &self.accounting)?;
+        self.next = argmax(&logits.to_vec1::<f32>()?);
+        Ok(())
+    }
+
+    /// Decodes `count` tokens and returns them.
+    fn decode(&mut self, count: usize) -> anyhow::Result<Vec<u32>> {
+        (0..count)
+            .map(|_| {
+                let id = self.next;
+                self.pass(&[id])?;
+                Ok(id)
+            })
+            .collect()
+    }
+
+    /// Waits until as many masks are ready as a quiet client keeps.
+    fn refill(&self) -> anyhow::Result<()> {
+        if let BackendKind::Remote(remote) = self.backend.kind() {
+            remote.wait_ready(2 * remote.tau())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the measurement.
+///
+/// # Errors
+/// Whatever fetching, preparing or running the model fails with.
+pub fn run(bench: &ChatBench, checks: &mut Checks) -> anyhow::Result<Value> {
+    let cache = Cache::from_env()?;
+    let binding = runtime::split_store::binding(STRETCH)?;
+    let local = local_model(&ModelRef::parse("smollm2-135m")?, bench.plan, &binding, &cache, &NoProgress)?;
+    let cold_start_ms = if bench.cold { Some(cold_start(bench, &local, &cache)?) } else { None };
+    // The first start may have to prepare the tables; the second finds them.
+    drop(start(bench, &local, &cache)?);
+    let (cached_start_ms, _) = first_token(bench, &local, &cache)?;
+    let measured = measure(bench, &local, &cache, checks)?;
+    let mut report = json!({
+        "model": local.name,
+        "rounds": bench.plan,
+        "rtt_ms": bench.link.map_or(0.0, |link| link.rtt.as_secs_f64() * 1e3),
+        "link_mbit": bench.link.and_then(|link| link.bits_per_second).map(|bits| bits / 1e6),
+        "cold_start_ms": cold_start_ms,
+        "cached_start_ms": cached_start_ms,
+    });
+    if let (Value::Object(report), Value::Object(measured)) = (&mut report, measured) {
+        report.extend(measured);
+    }
+    Ok(report)
+}
+
+fn start(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<(Connected, Embedded)> {
+    let mut options = EmbeddedOptions::new(cache.clone());
+    if let Some(link) = bench.link {
+        options.route = Some(Arc::new(move |address: &str| {
+            emulate(address, link).map_err(|source| runtime::Error::Io { context: "link".to_owned(), source })
+        }));
+    }
+    let (embedded, connected) = Embedded::start(local, options, &NoProgress)?;
+    Ok((connected, embedded))
+}
+
+/// From nothing running to the first token of a chat prompt, in milliseconds.
+fn first_token(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<(f64, String)> {
+    let begin = Instant::now();
+    let (connected, embedded) = start(bench, local, cache)?;
+    let part = connected.part;
+    let model = part.causal_model(HeadPrecision::default())?;
+    let template = Some(part.template()?);
+    let backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
+    let mut session = Session::new(model, backend, part.tokenizer, template, connected.accounting);
+    session.push_user("Explain photosynthesis in two sentences.");
+    let options = GenerateOptions {
+        max_tokens: 1,
+        sampler: SamplerConfig::default(),
+        seed: 0,
+        ignore_eos: true,
+        stop: Vec::new(),
+    };
+    let answer = session.answer(&options, &|| false, &mut |_| {})?;
+    let elapsed = begin.elapsed().as_secs_f64() * 1e3;
+    drop(session);
+    drop(embedded);
+    Ok((elapsed, answer.text))
+}
+
+/// As [`first_token`], from a copy of the split without tables.
+fn cold_start(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<f64> {
+    let stage = cache.stage("cold-start")?;
+    for side in ["client", "server"] {
+        let part = Path::new(side).join(local.plan.as_str());
+        copy_without_tables(&local.directory.join(&part), &stage.path().join(&part))?;
+    }
+    let copy = LocalModel { directory: stage.path().to_owned(), ..local.clone() };
+    Ok(first_token(bench, &copy, cache)?.0)
+}
+
+fn copy_without_tables(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with("tables") {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rates, traffic and memory of the running system.
+fn measure(
+    bench: &ChatBench,
+    local: &LocalModel,
+    cache: &Cache,
+    checks: &mut Checks,
+) -> anyhow::Result<Value> {
+    let (connected, embedded) = start(bench, local, cache)?;
+    let Connected { part, backend, accounting, .. } = connected;
+    let rounds = part.plan.rounds.len();
+    let mut encrypted = Running::new(&part, BackendKind::Remote(Box::new(backend)), Arc::clone(&accounting))?;
+    let client_only = peak_bytes("self");
+    let prompt = prompt(&part)?;
+    let first = time_to_first_token(&mut encrypted, &prompt)?;
+    // What a client needs is known now; the references below hold the server's weights as well.
+    let peak_client = peak_bytes("self").or(client_only);
+
+    let server = ServerPart::open(local.server_directory())?;
+    let int8 = BackendKind::Int8(Box::new(Int8Backend::new(&server, &part.scales)?));
+    let mut int8 = Running::new(&part, int8, Arc::default())?;
+    let source = ModelSource::open(&local.source)?;
+    let family = source.config.split_family();
+    let dense = DenseBackend::from_source(family, &*source.weights, family.plan(bench.plan)?)?;
+    let mut dense = Running::new(&part, BackendKind::Dense(Box::new(dense)), Arc::default())?;
+    int8.pass(&prompt)?;
+    dense.pass(&prompt)?;
+
+    let stretches = bench.tokens.div_ceil(STRETCH);
+    let (mut seconds, mut texts) = ([Duration::ZERO; 3], [Vec::new(), Vec::new(), Vec::new()]);
+    encrypted.refill()?;
+    let before = accounting.totals();
+    for _ in 0..stretches {
+        for (which, running) in [&mut encrypted, &mut int8, &mut dense].into_iter().enumerate() {
+            let begin = Instant::now();
+            texts[which].extend(running.decode(STRETCH)?);
+            // The masks that this stretch used up are made again within its time.
+            running.refill()?;
+            seconds[which] += begin.elapsed();
+        }
+    }
+    let spent = accounting.totals() - before;
+    let tokens = stretches * STRETCH;
+    let rate = |which: usize| tokens as f64 / seconds[which].as_secs_f64();
+    let common = texts[0].iter().zip(&texts[1]).take_while(|(a, b)| a == b).count();
+    checks.at_least("tokens that encrypted and int8 decoding share", common as f64, 60.0_f64.min(tokens as f64));
+    checks.that(
+        "round trips per pass",
+        spent.round_trips == (rounds * tokens) as u64,
+        format!("got {}, expected {}", spent.round_trips, rounds * tokens),
+    );
+    Ok(json!({
+        "tokens": tokens,
+        "encrypted_decode_tokens_per_s": rate(0),
+        "int8_decode_tokens_per_s": rate(1),
+        "dense_decode_tokens_per_s": rate(2),
+        "extra_ms_per_token_over_int8": 1e3 / rate(0) - 1e3 / rate(1),
+        "time_to_first_token_ms": first.as_secs_f64() * 1e3,
+        "time_to_first_token_decode_steps": first.as_secs_f64() * rate(0),
+        "round_trips_per_pass": spent.round_trips as f64 / tokens as f64,
+        "bytes_per_token": bytes_per_token(&spent, tokens),
+        "ms_per_token": per_token(&spent, tokens),
+        "peak_bytes": {
+            "server": peak_bytes(&embedded.process_id().to_string()),
+            "client": peak_client,
+        },
+        "common_prefix_with_int8": common,
+    }))
+}
+
+/// Exactly [`PROMPT_TOKENS`] tokens of prose.
+fn prompt(part: &ClientPart) -> anyhow::Result<Vec<u32>> {
+    let text = "The harbour was quiet in the early morning. Two fishing boats came back from the night with their \
+        lamps still burning, and the gulls followed them in a long white line. On the quay an old man mended a net \
+        and did not look up. He had seen the boats come home for sixty years, and he knew by the sound of the \
+        engines whether the night had been a good one.";
+    let mut ids = part.tokenizer.encode(text)?;
+    anyhow::ensure!(ids.len() >= PROMPT_TOKENS, "the prompt has only {} tokens", ids.len());
+    ids.truncate(PROMPT_TOKENS);
+    Ok(ids)
+}
+
+/// Time of the prompt's pass with the masks ready; the best of three, as the first one warms caches.
+fn time_to_first_token(running: &mut Running, prompt: &[u32]) -> anyhow::Result<Duration> {
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        running.model.clear();
+        running.refill()?;
+        let begin = Instant::now();
+        running.pass(prompt)?;
+        best = best.min(begin.elapsed());
+    }
+    Ok(best)
+}
+
+fn bytes_per_token(spent: &Totals, tokens: usize) -> Value {
+    let per = |bytes: u64| bytes as f64 / tokens as f64;
+    json!({
+        "up": per(spent.bytes.up),
+        "down": per(spent.bytes.down),
+        "ahead": per(spent.bytes.ahead),
+        "keys": per(spent.bytes.keys),
+    })
+}
+
+fn per_token(spent: &Totals, tokens: usize) -> Value {
+    let per = |ms: f64| ms / tokens as f64;
+    json!({
+        "encrypt": per(spent.ms.encrypt),
+        "wait": per(spent.ms.wait),
+        "server_body": per(spent.ms.server_body),
+        "server_mask": per(spent.ms.server_mask),
+        "decode": per(spent.ms.decode),
+        "client_clear": per(spent.ms.client_clear),
+        "client_ahead": per(spent.ms.client_ahead),
+    })
+}
+
+/// Largest resident size of a process so far; `None` where the system does not tell.
+fn peak_bytes(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// Parses `--rounds`.
+///
+/// # Errors
+/// If it is neither `plain` nor `fused`.
+pub fn parse_plan(text: &str) -> anyhow::Result<PlanKind> {
+    text.parse().context("--rounds takes plain or fused")
+}
