@@ -210,7 +210,11 @@ fn measure(
     let tokens = stretches * STRETCH;
     let rate = |which: usize| tokens as f64 / seconds[which].as_secs_f64();
     let common = texts[0].iter().zip(&texts[1]).take_while(|(a, b)| a == b).count();
-    checks.at_least("tokens that encrypted and int8 decoding share", common as f64, 60.0_f64.min(tokens as f64));
+    checks.at_least(
+        "tokens that encrypted and int8 decoding share",
+        common as f64,
+        60.0_f64.min(tokens as f64),
+    );
     checks.that(
         "round trips per pass",
         spent.round_trips == (rounds * tokens) as u64,
