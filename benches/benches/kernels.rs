@@ -1,8 +1,12 @@
 //! Criterion micro-benchmarks of the kernels. Each answer is checked against plain arithmetic before it is timed; a
 //! wrong kernel panics and is not timed.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::{Arc, Mutex};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fhe_layers::{
+    Client, ClientOptions, ExpandedKeys, Instance, LinearServer as _, MaskJob, MatrixSpec, ModelDigest,
+    NoiseRng, PrepareOptions, PreparedModel, RawMatrix, RawRound, RoundSpec, ServerWeights, Slot, TableForm,
     arith::Modulus,
     kernels::{
         AlignedWords, Isa, PackedWeights,
@@ -10,6 +14,7 @@ use fhe_layers::{
         mask_mac::{MacKey, MacShape, mask_mac},
         planes::{BODY_PLANES, Planes, gemm},
     },
+    params::sets,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -148,5 +153,95 @@ fn key_switch(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, ntt, planes, hint, key_switch);
+/// A 1024 x 1024 layer with both sides in one process, and a stock of slots: each benchmark iteration uses one up.
+struct Layer {
+    instance: Arc<Instance>,
+    client: Client,
+    weights: Arc<ServerWeights>,
+    tables: PreparedModel,
+    plain: Vec<i8>,
+    stock: Vec<Slot>,
+}
+
+const WIDTH: usize = 1024;
+
+impl Layer {
+    fn new() -> fhe_layers::Result<Self> {
+        let rounds =
+            vec![RoundSpec { d_in: WIDTH, matrices: vec![MatrixSpec { rows: WIDTH, columns: 0..WIDTH }] }];
+        let params = sets::n2048_q50_tau(TAU)?;
+        let instance = Arc::new(Instance::new(params, rounds, ModelDigest([6; 32]), "kernels")?);
+        let plain = weights(&mut StdRng::seed_from_u64(6), WIDTH, WIDTH);
+        let raw = [RawRound { matrices: vec![RawMatrix { columns: 0..WIDTH, weights: &plain }] }];
+        let weights = Arc::new(ServerWeights::new(instance.layout(), &raw)?);
+        let (form, options) = (TableForm::Ntt, PrepareOptions::default());
+        let tables = PreparedModel::prepare(instance.clone(), weights.clone(), form, &options)?;
+        let client = Client::new(instance.clone(), ClientOptions::default());
+        Ok(Self { instance, client, weights, tables, plain, stock: Vec::new() })
+    }
+
+    fn slot(&mut self) -> fhe_layers::Result<Slot> {
+        if self.stock.is_empty() {
+            let mut batch = self.client.new_batch()?;
+            let keys = ExpandedKeys::new(&self.instance, batch.keys());
+            let masks = Mutex::new(Vec::new());
+            // The seed of the server's re-randomisation: fresh for every batch that leaves a process, fixed in a bench.
+            let job = MaskJob { keys: &keys, seed: [1; 32] };
+            self.tables.mask_half(
+                &[job],
+                0..self.instance.layout().blocks(),
+                &|| true,
+                &|_, block, mask| {
+                    masks.lock().expect("no thread panicked").push((block, mask));
+                },
+            )?;
+            for (block, mask) in masks.into_inner().expect("no thread panicked") {
+                batch.accept_masks(block, &[mask])?;
+            }
+            self.stock = batch.into_slots()?;
+        }
+        Ok(self.stock.pop().expect("a batch has slots"))
+    }
+}
+
+/// Client, online: encrypting one token's input, decoding its reply.
+fn client(c: &mut Criterion) {
+    let mut layer = Layer::new().expect("a layer");
+    let mut noise = NoiseRng::from_os().expect("entropy");
+    let x: Vec<f32> = (0..WIDTH).map(|i| (i as f32 * 0.37).sin()).collect();
+    let rows = layer.plain.chunks_exact(WIDTH);
+    let norm =
+        rows.map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt()).fold(0.0, f64::max);
+    let mut out = vec![0f32; WIDTH];
+    let mut slot = layer.slot().expect("a slot");
+    let (body, pending) = slot.encrypt(0, &x, norm, &mut noise).expect("encrypts");
+    let reply = layer.weights.answer(0, &[body]).expect("answers").remove(0);
+    pending.decode(&reply, &mut out).expect("decodes");
+    for (row, got) in layer.plain.chunks_exact(WIDTH).zip(&out) {
+        let want: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+        assert!((want - f64::from(*got)).abs() < 1e-3 * norm, "decoded {got}, expected {want}");
+    }
+    let mut group = c.benchmark_group("client, 1024 x 1024");
+    group.bench_function("encrypt", |b| {
+        b.iter_batched(
+            || layer.slot().expect("a slot"),
+            |mut slot| slot.encrypt(0, &x, norm, &mut noise).expect("encrypts"),
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("decode", |b| {
+        b.iter_batched(
+            || {
+                let mut slot = layer.slot().expect("a slot");
+                let (body, pending) = slot.encrypt(0, &x, norm, &mut noise).expect("encrypts");
+                (pending, layer.weights.answer(0, &[body]).expect("answers").remove(0))
+            },
+            |(pending, reply)| pending.decode(&reply, &mut out).expect("decodes"),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(kernels, ntt, planes, hint, key_switch, client);
 criterion_main!(kernels);

@@ -74,6 +74,36 @@ pub fn sweep(figures: &Figures) -> String {
     text
 }
 
+/// Where a token of `--bin chat` goes: bytes on the wire by phase, milliseconds and memory by part; empty without it.
+#[must_use]
+pub fn accounting(figures: &Figures) -> String {
+    let mut text = String::new();
+    for name in ["chat", "chat-fused"] {
+        let report = figures.other(name);
+        let parts = [
+            ("bytes_per_token", "bytes per token", 1.0),
+            ("ms_per_token", "ms per token", 1.0),
+            ("peak_bytes", "peak memory, MB", 1e-6),
+        ];
+        for (key, what, scale) in parts {
+            for (part, value) in report[key].as_object().into_iter().flatten() {
+                if let Some(value) = value.as_f64() {
+                    let value = value * scale;
+                    let digits = if value >= 100.0 { 0 } else { 2 };
+                    text.push_str(&format!(
+                        "| {name} | {what} | {} | {value:.digits$} |\n",
+                        part.replace('_', " ")
+                    ));
+                }
+            }
+        }
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!("| run | what | part | value |\n|---|---|---|---:|\n{text}")
+}
+
 fn number(value: &Value, key: &str) -> Option<f64> {
     value[key].as_f64()
 }
