@@ -20,6 +20,17 @@ pub struct Instance {
     digest: ModelDigest,
     plan: String,
     ring: Ring,
+    #[cfg(test)]
+    given: Option<GivenMasks>,
+}
+
+/// Masks that a test gives instead of deriving them, in natural NTT order.
+#[cfg(test)]
+pub(crate) struct GivenMasks {
+    /// `A` of round 0, `[polys][n]`.
+    pub(crate) public: Vec<Vec<u64>>,
+    /// `ka`, `[levels][n]`.
+    pub(crate) key: Vec<Vec<u64>>,
 }
 
 impl Instance {
@@ -44,7 +55,20 @@ impl Instance {
     ) -> Result<Self> {
         let layout = Layout::new(&params, rounds)?;
         let ring = Ring::new(&params, isa.require()?)?;
-        Ok(Self { params, layout, digest, plan: plan.to_owned(), ring })
+        Ok(Self {
+            params,
+            layout,
+            digest,
+            plan: plan.to_owned(),
+            ring,
+            #[cfg(test)]
+            given: None,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn give_masks(&mut self, given: GivenMasks) {
+        self.given = Some(given);
     }
 
     /// The parameters.
@@ -70,11 +94,19 @@ impl Instance {
 
     /// Public mask `A[round][poly]`, in natural NTT order, `[n]`.
     pub fn public_mask(&self, round: usize, poly: usize, out: &mut [u64]) {
+        #[cfg(test)]
+        if let Some(given) = &self.given {
+            return out.copy_from_slice(&given.public[poly]);
+        }
         self.xof(Tag::PublicMask).word(round as u64).word(poly as u64).residues(self.params.q(), out);
     }
 
     /// Key-switch mask `ka[level]`, in natural NTT order, `[n]`.
     pub fn key_mask(&self, level: usize, out: &mut [u64]) {
+        #[cfg(test)]
+        if let Some(given) = &self.given {
+            return out.copy_from_slice(&given.key[level]);
+        }
         self.xof(Tag::KeyMask).word(level as u64).residues(self.params.q(), out);
     }
 

@@ -133,7 +133,7 @@ fn each_poly(instance: &Instance, polys: &mut [u64], fill: impl Fn(usize, usize,
 }
 
 /// `kb_i = ka_i s + e + 2^(drop + base_log i) sigma(s)` and the public key, all as values in natural order.
-fn evaluation_keys(
+pub(crate) fn evaluation_keys(
     instance: &Instance,
     coefficients: &[u64],
     secret: &[u64],

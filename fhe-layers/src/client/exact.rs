@@ -4,7 +4,9 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::noise::bounds;
 
-/// Standard deviations of the total noise that `delta` keeps away: failure below `2^-140` per value.
+/// `delta` in standard deviations of the total noise, at least. Decoding fails when noise reaches `delta / 2`, seven
+/// deviations: below `2^-34` per value by the Gaussian bound. At tau 64 the next power of two leaves 13: `2^-120`
+/// (`noise::failure::log2_exact`).
 const DELTA_SIGMAS: f64 = 14.0;
 
 /// The factor of exact mode for one round, and what fits under it.
@@ -24,7 +26,8 @@ impl ExactMode {
         let params = instance.params();
         let sigma = bounds::total_variance(params, max_row_norm).sqrt();
         let delta = ((DELTA_SIGMAS * sigma).log2().ceil().exp2() as u64).max(1);
-        let limit = params.q() / (2 * params.phi() as u64 * delta);
+        // Below q / (2 phi delta): the least integer that is not.
+        let limit = params.q().div_ceil(2 * params.phi() as u64 * delta);
         if max_result >= limit {
             return Err(Error::ExactOverflow { got: max_result, limit });
         }

@@ -3,7 +3,7 @@
 //! [`Client`] makes a [`Batch`] (fresh secret, public [`crate::EvaluationKeys`], pads); the server's mask half is
 //! decrypted into corrections as it arrives; then the batch becomes `tau` [`Slot`]s, one per token.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod encrypt;
 mod exact;
 mod slot;

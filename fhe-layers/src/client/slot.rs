@@ -11,11 +11,11 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 /// What one slot owns for one round: it leaves the slot, whole and once, when a message is encrypted.
-pub(super) struct RoundSecrets {
+pub(crate) struct RoundSecrets {
     /// Coefficients of `A s`, `[polys * phi]`: the words of feature `i` at index `i`.
-    pub(super) pads: SecretWords,
+    pub(crate) pads: SecretWords,
     /// `-phi (H_row s)[phi t]` plus noise, `[rows]`.
-    pub(super) corrections: SecretWords,
+    pub(crate) corrections: SecretWords,
 }
 
 /// One token position of a batch. It owns the pads of all rounds at that position; each encrypts one message, ever.
@@ -115,6 +115,11 @@ impl Slot {
             return Err(Error::Forked);
         }
         self.rounds[round].take().ok_or(Error::PadUsed { round })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn secrets(&mut self, round: usize) -> RoundSecrets {
+        self.rounds[round].take().expect("an unused round")
     }
 
     fn pending(&self, secrets: RoundSecrets, scale: Scale, poisoned: bool) -> PendingReply {

@@ -2,7 +2,7 @@
 //!
 //! `phi` rows share a mask ciphertext; decoding divides its phase by `phi`, hence the `phi^2` below. The secret's
 //! weight `|s|_1` is taken at its mean `N/2`. Source: the protocol's design, section *Noise*; confirmed by
-//! measurement in `tests/noise_distribution.rs`.
+//! measurement in `noise/measure.rs`.
 
 use crate::params::{BODY_BITS, MASK_WORD_BITS, Params, REPLY_BITS};
 

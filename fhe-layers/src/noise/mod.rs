@@ -2,3 +2,5 @@
 
 pub mod bounds;
 pub mod failure;
+#[cfg(test)]
+mod measure;

@@ -3,7 +3,7 @@
 //! Several batches share one pass over the tables. Every ciphertext gets a fresh encryption of zero under the
 //! batch's public key before it is switched to 32-bit words: that hides the final mask, which depends on the weights.
 
-use super::table::{BlockDigits, PreparedModel};
+use super::table::{BlockDigits, PreparedModel, View};
 use crate::ciphertext::{EvaluationKeys, MaskBlock};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -12,6 +12,8 @@ use crate::kernels::pointwise;
 use crate::params::MASK_WORD_BITS;
 use crate::random::noise::NoiseRng;
 use crate::random::xof::public_key_mask;
+use crate::ring::Ring;
+use crate::secret::SecretWords;
 use crate::switch::Switch;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -23,6 +25,8 @@ pub struct ExpandedKeys {
     /// Public key mask and body, natural NTT order.
     public_mask: Vec<u64>,
     public_body: Vec<u64>,
+    /// BLAKE3 of the keys.
+    hash: [u8; 32],
 }
 
 impl ExpandedKeys {
@@ -44,6 +48,7 @@ impl ExpandedKeys {
             bodies: MacKey::new(ring.shape(), &polys),
             public_mask,
             public_body: keys.public_key_body.clone(),
+            hash: *blake3::hash(&keys.to_bytes(instance.params())).as_bytes(),
         }
     }
 }
@@ -54,7 +59,7 @@ impl ExpandedKeys {
 pub struct MaskJob<'a> {
     /// Keys of the batch.
     pub keys: &'a ExpandedKeys,
-    /// 256 random bits that only this server knows, fresh for every batch.
+    /// 256 random bits that only this server knows. The randomness used depends on them, the keys and the block.
     pub seed: [u8; 32],
 }
 
@@ -87,13 +92,14 @@ impl PreparedModel {
             });
         }
         let switch = Switch::new(self.instance().params().q(), MASK_WORD_BITS);
+        let view = self.view();
         blocks.into_par_iter().try_for_each_init(
             || Scratch::new(self.instance(), jobs.len()),
             |scratch, block| {
                 if !keep_on() {
                     return Err(Error::Cancelled);
                 }
-                self.dot_products(jobs, block, scratch);
+                self.dot_products(&view, jobs, block, scratch);
                 for (index, job) in jobs.iter().enumerate() {
                     let words = self.rerandomise(job, block, index, scratch, &switch);
                     sink(index, block, MaskBlock::new(words));
@@ -104,10 +110,16 @@ impl PreparedModel {
     }
 
     /// `sum_j sum_i d_(j,i) sigma^(j-1)(kb_i)` for every job, into `scratch.sums`, orbit order.
-    fn dot_products(&self, jobs: &[MaskJob<'_>], block: usize, scratch: &mut Scratch) {
+    pub(super) fn dot_products(
+        &self,
+        view: &View<'_>,
+        jobs: &[MaskJob<'_>],
+        block: usize,
+        scratch: &mut Scratch,
+    ) {
         let ring = self.instance().ring();
         let (isa, modulus, n, shape) = (ring.isa(), ring.modulus(), ring.n(), ring.shape());
-        match self.digits(block) {
+        match view.digits(block) {
             BlockDigits::Ntt(words) => {
                 let keys: Vec<&MacKey> = jobs.iter().map(|job| &job.keys.bodies).collect();
                 let mut outs: Vec<&mut [u64]> = scratch.sums.chunks_exact_mut(n).collect();
@@ -141,60 +153,107 @@ impl PreparedModel {
         switch: &Switch,
     ) -> Vec<u32> {
         let (instance, n) = (self.instance(), self.instance().params().n());
+        let mut rng = block_rng(job, block);
+        scratch.zero.draw(instance, job.keys, &mut rng);
+        let sums = &scratch.sums[index * n..(index + 1) * n];
+        let (mask, temporary) = (self.mask(block), &mut scratch.first);
+        scratch.zero.add_to(instance.ring(), mask, sums, temporary, switch)
+    }
+}
+
+/// An encryption of zero under a batch's public key: `(u pk_a + e_a, u pk_b + e_b)`.
+pub(super) struct Zero {
+    /// `u`, then its transform.
+    ephemeral: SecretWords,
+    /// `u pk_a` and `u pk_b`, in natural NTT order until they are added.
+    pub(super) mask: SecretWords,
+    pub(super) body: SecretWords,
+    pub(super) mask_noise: Zeroizing<Vec<i8>>,
+    pub(super) body_noise: Zeroizing<Vec<i8>>,
+}
+
+impl Zero {
+    /// Zero without any randomness.
+    pub(super) fn new(n: usize) -> Self {
+        Self {
+            ephemeral: SecretWords::zeroed(n),
+            mask: SecretWords::zeroed(n),
+            body: SecretWords::zeroed(n),
+            mask_noise: Zeroizing::new(vec![0; n]),
+            body_noise: Zeroizing::new(vec![0; n]),
+        }
+    }
+
+    fn draw(&mut self, instance: &Instance, keys: &ExpandedKeys, rng: &mut NoiseRng) {
         let (ring, params) = (instance.ring(), instance.params());
+        rng.fill_bits(&mut self.ephemeral);
+        rng.fill_small_noise(params, &mut self.mask_noise);
+        rng.fill_small_noise(params, &mut self.body_noise);
+        ring.forward(&mut self.ephemeral);
+        pointwise::mul(ring.isa(), ring.modulus(), &self.ephemeral, &keys.public_mask, &mut self.mask);
+        pointwise::mul(ring.isa(), ring.modulus(), &self.ephemeral, &keys.public_body, &mut self.body);
+    }
+
+    /// `(mask + zero_a, zero_b - sums)` in words: `mask` as coefficients, `sums` in orbit order. Uses `self` up.
+    pub(super) fn add_to(
+        &mut self,
+        ring: &Ring,
+        mask: &[u64],
+        sums: &[u64],
+        temporary: &mut [u64],
+        switch: &Switch,
+    ) -> Vec<u32> {
         let (isa, modulus) = (ring.isa(), ring.modulus());
-        let mut rng = block_rng(&job.seed, block);
-        rng.fill_bits(&mut scratch.ephemeral);
-        ring.forward(&mut scratch.ephemeral);
-        let mut words = vec![0; 2 * n];
-        pointwise::mul(isa, modulus, &scratch.ephemeral, &job.keys.public_mask, &mut scratch.first);
-        ring.inverse(&mut scratch.first);
-        rng.fill_noise(params, &mut scratch.noise);
-        pointwise::add_assign(isa, modulus, &mut scratch.first, &scratch.noise);
-        pointwise::add_assign(isa, modulus, &mut scratch.first, self.mask(block));
-        for (word, &value) in words[..n].iter_mut().zip(&scratch.first) {
-            *word = switch.down(value) as u32;
-        }
-        pointwise::mul(isa, modulus, &scratch.ephemeral, &job.keys.public_body, &mut scratch.first);
-        ring.leave_orbit(&scratch.sums[index * n..(index + 1) * n], &mut scratch.second);
-        pointwise::sub_assign(isa, modulus, &mut scratch.first, &scratch.second);
-        ring.inverse(&mut scratch.first);
-        rng.fill_noise(params, &mut scratch.noise);
-        pointwise::add_assign(isa, modulus, &mut scratch.first, &scratch.noise);
-        for (word, &value) in words[n..].iter_mut().zip(&scratch.first) {
-            *word = switch.down(value) as u32;
-        }
+        let mut words = Vec::with_capacity(2 * ring.n());
+        ring.inverse(&mut self.mask);
+        pointwise::add_assign(isa, modulus, &mut self.mask, mask);
+        switch_noisy(ring, &self.mask, &self.mask_noise, switch, &mut words);
+        ring.leave_orbit(sums, temporary);
+        pointwise::sub_assign(isa, modulus, &mut self.body, temporary);
+        ring.inverse(&mut self.body);
+        switch_noisy(ring, &self.body, &self.body_noise, switch, &mut words);
         words
     }
 }
 
-/// The generator of one ciphertext's re-randomisation.
-fn block_rng(seed: &[u8; 32], block: usize) -> NoiseRng {
-    let hash = blake3::keyed_hash(seed, &(block as u64).to_le_bytes());
-    let (seed, _) = hash.as_bytes().split_at(16);
-    NoiseRng::from_seed(u128::from_le_bytes(seed.try_into().expect("sixteen bytes")))
+/// Appends `round(value + noise, from q to 32 bits)`.
+fn switch_noisy(ring: &Ring, values: &[u64], noise: &[i8], switch: &Switch, words: &mut Vec<u32>) {
+    let q = ring.modulus().q();
+    words.extend(values.iter().zip(noise).map(|(&value, &noise)| {
+        let sum = value.wrapping_add_signed(i64::from(noise));
+        // In (-2^7, q + 2^7): one of the three is the residue, and the smallest as an unsigned number.
+        switch.down(sum.min(sum.wrapping_add(q)).min(sum.wrapping_sub(q))) as u32
+    }));
+}
+
+/// The generator of one ciphertext's re-randomisation: a function of seed, keys and block, so that a seed that comes
+/// back with other keys gives other randomness.
+fn block_rng(job: &MaskJob<'_>, block: usize) -> NoiseRng {
+    let mut hasher = blake3::Hasher::new_keyed(&job.seed);
+    hasher.update(&job.keys.hash).update(&(block as u64).to_le_bytes());
+    let mut seed = Zeroizing::new([0u8; 16]);
+    hasher.finalize_xof().fill(seed.as_mut());
+    NoiseRng::from_seed(u128::from_le_bytes(*seed))
 }
 
 /// Buffers of one thread.
-struct Scratch {
+pub(super) struct Scratch {
     /// `[jobs][n]`
-    sums: Vec<u64>,
+    pub(super) sums: Vec<u64>,
     first: Vec<u64>,
     second: Vec<u64>,
-    ephemeral: Zeroizing<Vec<u64>>,
-    noise: Zeroizing<Vec<u64>>,
+    zero: Zero,
     accumulators: Vec<MacAccumulator>,
 }
 
 impl Scratch {
-    fn new(instance: &Instance, jobs: usize) -> Self {
+    pub(super) fn new(instance: &Instance, jobs: usize) -> Self {
         let (ring, n) = (instance.ring(), instance.params().n());
         Self {
             sums: vec![0; jobs * n],
             first: vec![0; n],
             second: vec![0; n],
-            ephemeral: Zeroizing::new(vec![0; n]),
-            noise: Zeroizing::new(vec![0; n]),
+            zero: Zero::new(n),
             accumulators: (0..jobs).map(|_| MacAccumulator::new(ring.isa(), ring.shape())).collect(),
         }
     }

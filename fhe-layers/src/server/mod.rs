@@ -1,6 +1,8 @@
 //! The server: prepared tables, mask half, body half. It holds no secret of a client.
 
 pub mod body_half;
+#[cfg(test)]
+mod golden;
 mod huge;
 mod mask_half;
 mod prepare;
@@ -11,7 +13,7 @@ mod weights;
 pub use body_half::body_half;
 pub use mask_half::{ExpandedKeys, MaskJob};
 pub use prepare::PrepareOptions;
-pub use table::{PreparedModel, TableForm};
+pub use table::{PreparedModel, SharedBytes, TableForm};
 pub use weights::{RawMatrix, RawRound, ServerWeights};
 
 use crate::ciphertext::{Body, Reply};

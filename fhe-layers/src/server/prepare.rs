@@ -3,7 +3,7 @@
 //! `H_j = sum_i W_ji X^-f(i) A_block(i)` at evaluation point `x` is `sum_i W_ji x^-f(i) A_block(i)(x)`: an int8 matrix times
 //! residues, sixteen points at a time. Rows go through in chunks, so the hint never exists whole, and is dropped.
 
-use super::table::{PreparedModel, TableForm};
+use super::table::{Filling, PreparedModel, TableForm};
 use super::weights::{RoundWeights, ServerWeights};
 use crate::error::Result;
 use crate::instance::Instance;
@@ -62,11 +62,11 @@ impl PreparedModel {
         // A sixteenth of the rows keeps the hint small beside the finished tables.
         let chunk_blocks = (blocks / 8).clamp(1, (MAX_CHUNK_ROWS / phi).max(1));
         let mut public = PublicMasks::default();
-        let mut tables = Self::zeroed(Arc::clone(&instance), form)?;
+        let mut tables = Filling::zeroed(&instance, form)?;
         for first in (0..blocks).step_by(chunk_blocks) {
             let chunk = first..(first + chunk_blocks).min(blocks);
             let hints = hint_rows(&instance, &weights, &mut public, chunk.start * phi..chunk.end * phi);
-            tables.blocks_mut(chunk.clone()).into_par_iter().enumerate().for_each_init(
+            tables.blocks_mut(&instance, chunk.clone()).into_par_iter().enumerate().for_each_init(
                 || (packing.scratch(instance.ring()), vec![0; phi * instance.params().n()]),
                 |(scratch, rows), (index, mut block)| {
                     hints.block(index, phi, rows);
@@ -80,7 +80,7 @@ impl PreparedModel {
                 return Err(crate::Error::Cancelled);
             }
         }
-        Ok(tables)
+        Ok(tables.finish(instance))
     }
 }
 

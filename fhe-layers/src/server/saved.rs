@@ -1,9 +1,9 @@
-//! Tables on disk: always the compact form, expanded on load where the NTT form is used.
+//! Tables on disk: always the compact form, used in place and expanded where the NTT form is wanted.
 //!
-//! `STB1`, version u16, length and text of the parameters' id, length and text of the plan, digest, blocks u32, then per
-//! block: BLAKE3 of the rest, final mask as u64, digits as i16; all little-endian.
+//! `STB1`, version u16, length and text of the parameters' id, length and text of the plan, digest, blocks u32, zeros up
+//! to a multiple of 64, then per block: BLAKE3 of the rest, final mask as u64, digits as i16; all little-endian.
 
-use super::table::{BlockMut, PreparedModel, TableForm};
+use super::table::{Compact, PreparedModel, SharedBytes, TableForm, View};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use rayon::prelude::*;
@@ -11,7 +11,10 @@ use std::io::Write;
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"STB1";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+const ALIGNMENT: usize = 64;
+// Digits are read in place.
+const _: () = assert!(cfg!(target_endian = "little"), "saved tables are little-endian");
 const HASH_BYTES: usize = 32;
 /// Blocks serialized together while saving.
 const SAVE_GROUP: usize = 64;
@@ -25,6 +28,7 @@ fn header(instance: &Instance) -> Vec<u8> {
     }
     out.extend_from_slice(&instance.digest().0);
     out.extend_from_slice(&(instance.layout().blocks() as u32).to_le_bytes());
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
     out
 }
 
@@ -46,9 +50,11 @@ impl PreparedModel {
     pub fn save_compact(&self, out: &mut impl Write) -> Result<()> {
         let io = |error: std::io::Error| Error::Io(error.to_string());
         out.write_all(&header(self.instance())).map_err(io)?;
+        let view = self.view();
         for first in (0..self.blocks()).step_by(SAVE_GROUP) {
             let group = first..(first + SAVE_GROUP).min(self.blocks());
-            let ready: Vec<Vec<u8>> = group.into_par_iter().map(|block| self.block_to_bytes(block)).collect();
+            let ready: Vec<Vec<u8>> =
+                group.into_par_iter().map(|block| self.block_to_bytes(&view, block)).collect();
             for bytes in ready {
                 out.write_all(&bytes).map_err(io)?;
             }
@@ -56,66 +62,63 @@ impl PreparedModel {
         out.flush().map_err(io)
     }
 
-    fn block_to_bytes(&self, block: usize) -> Vec<u8> {
+    fn block_to_bytes(&self, view: &View<'_>, block: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(block_bytes(self.instance()));
         bytes.resize(HASH_BYTES, 0);
         self.mask(block).iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-        let digits = self.digits(block).compact(self.instance().ring());
+        let digits = view.digits(block).compact(self.instance().ring());
         digits.iter().for_each(|digit| bytes.extend_from_slice(&digit.to_le_bytes()));
         let hash = blake3::hash(&bytes[HASH_BYTES..]);
         bytes[..HASH_BYTES].copy_from_slice(hash.as_bytes());
         bytes
     }
 
-    /// Reads tables that [`PreparedModel::save_compact`] wrote (a mapped file, for example), on the current rayon pool.
+    /// Uses tables that [`PreparedModel::save_compact`] wrote, in place (a mapped file, for example); checks them on the
+    /// current rayon pool. With [`TableForm::Ntt`] they are expanded before this returns.
     ///
     /// # Errors
     /// [`Error::Malformed`] for another format or a failed check, [`Error::Foreign`] for other parameters, plan or model,
     /// [`Error::Mismatch`] for another length.
-    pub fn load(instance: Arc<Instance>, bytes: &[u8], form: TableForm) -> Result<Self> {
+    pub fn load(instance: Arc<Instance>, bytes: SharedBytes, form: TableForm) -> Result<Self> {
         const WHAT: &str = "tables";
         let expected = header(&instance);
-        if !bytes.starts_with(&MAGIC) {
+        let file = (*bytes).as_ref();
+        if !file.starts_with(&MAGIC) {
             return Err(Error::Malformed { what: WHAT, problem: "does not start with the magic of tables" });
         }
-        if !bytes.starts_with(&expected) {
+        if !file.starts_with(&expected) {
             return Err(Error::Foreign { what: WHAT, of: "version, parameter set, plan or model" });
         }
-        let size = block_bytes(&instance);
-        let rest = &bytes[expected.len()..];
+        if !(file.as_ptr() as usize).is_multiple_of(align_of::<i16>()) {
+            return Err(Error::Malformed { what: WHAT, problem: "is not aligned in memory" });
+        }
+        let (size, n) = (block_bytes(&instance), instance.params().n());
+        let rest = &file[expected.len()..];
         Error::check("bytes of tables", size * instance.layout().blocks(), rest.len())?;
-        let (n, blocks) = (instance.params().n(), instance.layout().blocks());
-        let mut tables = Self::zeroed(Arc::clone(&instance), form)?;
-        let read = tables.blocks_mut(0..blocks).into_par_iter().zip(rest.par_chunks_exact(size));
-        read.try_for_each_init(
-            || (vec![0; instance.ring().shape().table_words()], [vec![0; n], vec![0; n]]),
-            |(digits, scratch), (block, bytes)| read_block(&instance, bytes, block, digits, scratch),
-        )?;
+        let mut masks = vec![0; instance.layout().blocks() * n];
+        let blocks = masks.par_chunks_exact_mut(n).zip(rest.par_chunks_exact(size));
+        blocks.try_for_each(|(mask, bytes)| read_block(&instance, bytes, mask))?;
+        let first = expected.len() + HASH_BYTES + n * size_of::<u64>();
+        let compact = Compact::Saved { bytes: Arc::clone(&bytes), first, stride: size };
+        let tables = Self::from_compact(instance, masks, compact);
+        if form == TableForm::Ntt {
+            tables.expand(&|| true)?;
+        }
         Ok(tables)
     }
 }
 
-fn read_block(
-    instance: &Instance,
-    bytes: &[u8],
-    mut block: BlockMut<'_>,
-    digits: &mut [i16],
-    scratch: &mut [Vec<u64>; 2],
-) -> Result<()> {
+/// Checks a block and reads its final mask.
+fn read_block(instance: &Instance, bytes: &[u8], mask: &mut [u64]) -> Result<()> {
     let (hash, rest) = bytes.split_at(HASH_BYTES);
     if blake3::hash(rest).as_bytes() != hash {
         return Err(Error::Malformed { what: "tables", problem: "a block's checksum does not match" });
     }
-    let (mask, packed) = rest.split_at(instance.params().n() * size_of::<u64>());
-    for (index, (word, bytes)) in block.mask.iter_mut().zip(mask.chunks_exact(8)).enumerate() {
+    for (index, (word, bytes)) in mask.iter_mut().zip(rest.chunks_exact(8)).enumerate() {
         *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
         if *word >= instance.params().q() {
             return Err(Error::WordOutOfRange { what: "tables", index, limit: instance.params().q() });
         }
     }
-    for (digit, bytes) in digits.iter_mut().zip(packed.chunks_exact(2)) {
-        *digit = i16::from_le_bytes([bytes[0], bytes[1]]);
-    }
-    block.digits.expand(instance.ring(), digits, scratch);
     Ok(())
 }

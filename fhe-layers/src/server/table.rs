@@ -1,12 +1,13 @@
 //! What preparing leaves: per block the digits of the packing chain, in one of two forms, and the final mask.
 
 use super::huge::HugeWords;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::kernels::pointwise;
 use crate::ring::Ring;
+use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// How the digits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +30,31 @@ impl std::str::FromStr for TableForm {
     }
 }
 
-/// Digits of all blocks.
-enum Digits {
-    /// `[blocks][n * terms]`, each block as the mask half's kernel streams it.
-    Ntt(HugeWords),
+/// Blocks whose NTT form shares one allocation: 32 MB at tau 64.
+const GROUP_BLOCKS: usize = 32;
+
+/// Bytes that outlive the tables, such as a mapped file.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Compact digits of all blocks.
+pub(super) enum Compact {
     /// `[blocks][phi - 1][levels][n]`.
-    Compact(Vec<i16>),
+    Owned(Vec<i16>),
+    /// Saved tables: the digits of block `i` start at byte `first + i * stride`.
+    Saved { bytes: SharedBytes, first: usize, stride: usize },
+}
+
+impl Compact {
+    /// `[phi - 1][levels][n]`; `words` of them.
+    pub(super) fn block(&self, block: usize, words: usize) -> &[i16] {
+        match self {
+            Self::Owned(all) => &all[block * words..(block + 1) * words],
+            Self::Saved { bytes, first, stride } => {
+                let start = first + block * stride;
+                bytemuck::cast_slice(&(**bytes).as_ref()[start..start + words * size_of::<i16>()])
+            }
+        }
+    }
 }
 
 /// Digits of one block.
@@ -68,21 +88,17 @@ impl BlockDigitsMut<'_> {
             Self::Compact(all) => all[(j * shape.levels() + level) * n..][..n].copy_from_slice(digits),
         }
     }
+}
 
-    /// Fills the block from compact digits, `[phi - 1][levels][n]`: one transform per term for the NTT form.
-    pub(super) fn expand(&mut self, ring: &Ring, digits: &[i16], scratch: &mut [Vec<u64>; 2]) {
-        let (shape, n) = (ring.shape(), ring.n());
-        let words = match self {
-            Self::Compact(all) => return all.copy_from_slice(digits),
-            Self::Ntt(words) => words,
-        };
-        let [natural, orbit] = scratch;
-        for (term, digits) in digits.chunks_exact(n).enumerate() {
-            pointwise::residues(ring.isa(), ring.modulus(), digits, natural);
-            ring.forward(natural);
-            ring.enter_orbit(natural, orbit);
-            shape.store_term(words, term / shape.levels(), term % shape.levels(), orbit);
-        }
+/// The NTT form of compact digits, `[phi - 1][levels][n]`: one transform per term.
+fn expand_block(ring: &Ring, digits: &[i16], words: &mut [u64], scratch: &mut [Vec<u64>; 2]) {
+    let (shape, n) = (ring.shape(), ring.n());
+    let [natural, orbit] = scratch;
+    for (term, digits) in digits.chunks_exact(n).enumerate() {
+        pointwise::residues(ring.isa(), ring.modulus(), digits, natural);
+        ring.forward(natural);
+        ring.enter_orbit(natural, orbit);
+        shape.store_term(words, term / shape.levels(), term % shape.levels(), orbit);
     }
 }
 
@@ -109,27 +125,101 @@ impl BlockDigits<'_> {
 }
 
 /// The prepared tables of one instance.
+///
+/// Compact tables serve at once; [`PreparedModel::expand`] turns them into the NTT form while they serve.
 pub struct PreparedModel {
     instance: Arc<Instance>,
-    form: TableForm,
     /// Final masks, coefficients, `[blocks][n]`.
     masks: Vec<u64>,
-    digits: Digits,
+    /// NTT form, `[groups][blocks of a group][n * terms]`, where it exists.
+    ntt: Vec<OnceLock<HugeWords>>,
+    /// Compact form, until every group has its NTT form.
+    compact: RwLock<Option<Arc<Compact>>>,
 }
 
-impl PreparedModel {
+/// Tables being filled by preparing.
+pub(super) struct Filling {
+    masks: Vec<u64>,
+    ntt: Vec<HugeWords>,
+    compact: Vec<i16>,
+}
+
+impl Filling {
     /// Room for the tables of `instance`; memory is taken as blocks are filled.
     ///
     /// # Errors
     /// [`crate::Error::Io`] when the system gives no memory.
-    pub(super) fn zeroed(instance: Arc<Instance>, form: TableForm) -> Result<Self> {
+    pub(super) fn zeroed(instance: &Instance, form: TableForm) -> Result<Self> {
         let (blocks, words) = (instance.layout().blocks(), instance.ring().shape().table_words());
-        let digits = match form {
-            TableForm::Ntt => Digits::Ntt(HugeWords::zeroed(blocks * words)?),
-            TableForm::Compact => Digits::Compact(vec![0; blocks * words]),
-        };
-        let masks = vec![0; blocks * instance.params().n()];
-        Ok(Self { instance, form, masks, digits })
+        let mut filling =
+            Self { masks: vec![0; blocks * instance.params().n()], ntt: Vec::new(), compact: Vec::new() };
+        match form {
+            TableForm::Compact => filling.compact = vec![0; blocks * words],
+            TableForm::Ntt => {
+                for first in (0..blocks).step_by(GROUP_BLOCKS) {
+                    filling.ntt.push(HugeWords::zeroed(GROUP_BLOCKS.min(blocks - first) * words)?);
+                }
+            }
+        }
+        Ok(filling)
+    }
+
+    /// Blocks to fill, in parallel.
+    pub(super) fn blocks_mut(&mut self, instance: &Instance, range: Range<usize>) -> Vec<BlockMut<'_>> {
+        let (n, words) = (instance.params().n(), instance.ring().shape().table_words());
+        let masks = self.masks[range.start * n..range.end * n].chunks_exact_mut(n);
+        if self.ntt.is_empty() {
+            let digits = self.compact[range.start * words..range.end * words].chunks_exact_mut(words);
+            return masks
+                .zip(digits)
+                .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Compact(digits) })
+                .collect();
+        }
+        let digits = self.ntt.iter_mut().flat_map(|group| group.chunks_exact_mut(words)).skip(range.start);
+        masks
+            .zip(digits)
+            .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Ntt(digits) })
+            .collect()
+    }
+
+    /// The finished tables.
+    pub(super) fn finish(self, instance: Arc<Instance>) -> PreparedModel {
+        if self.ntt.is_empty() {
+            return PreparedModel::from_compact(instance, self.masks, Compact::Owned(self.compact));
+        }
+        let ntt = self.ntt.into_iter().map(OnceLock::from).collect();
+        PreparedModel { instance, masks: self.masks, ntt, compact: RwLock::new(None) }
+    }
+}
+
+/// The tables as one pass of the mask half sees them.
+pub(super) struct View<'a> {
+    tables: &'a PreparedModel,
+    compact: Option<Arc<Compact>>,
+    words: usize,
+}
+
+impl View<'_> {
+    /// Digits of a block, in the NTT form if it has it by now.
+    ///
+    /// # Panics
+    /// If `block` is out of range.
+    pub(super) fn digits(&self, block: usize) -> BlockDigits<'_> {
+        match (&self.compact, self.tables.ntt[block / GROUP_BLOCKS].get()) {
+            (Some(compact), None) => BlockDigits::Compact(compact.block(block, self.words)),
+            (_, group) => {
+                let start = block % GROUP_BLOCKS * self.words;
+                BlockDigits::Ntt(group.map_or(&[], |group| &group[start..start + self.words]))
+            }
+        }
+    }
+}
+
+impl PreparedModel {
+    pub(super) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, compact: Compact) -> Self {
+        let groups = instance.layout().blocks().div_ceil(GROUP_BLOCKS);
+        let ntt = (0..groups).map(|_| OnceLock::new()).collect();
+        Self { instance, masks, ntt, compact: RwLock::new(Some(Arc::new(compact))) }
     }
 
     /// The instance.
@@ -137,18 +227,49 @@ impl PreparedModel {
         &self.instance
     }
 
-    /// The form of the digits.
+    /// [`TableForm::Ntt`] once every block has it.
     pub fn form(&self) -> TableForm {
-        self.form
+        if self.compact().is_none() { TableForm::Ntt } else { TableForm::Compact }
     }
 
-    /// Memory of digits and final masks.
+    /// Memory of digits and final masks, both forms counted while both exist.
     pub fn table_bytes(&self) -> usize {
-        let digits = match &self.digits {
-            Digits::Ntt(words) => words.len() * size_of::<u64>(),
-            Digits::Compact(digits) => digits.len() * size_of::<i16>(),
-        };
-        digits + self.masks.len() * size_of::<u64>()
+        let words = self.instance.ring().shape().table_words();
+        let ntt: usize = self.ntt.iter().filter_map(OnceLock::get).map(|group| group.len()).sum();
+        let compact = self.compact().map_or(0, |_| self.blocks() * words * size_of::<i16>());
+        compact + (ntt + self.masks.len()) * size_of::<u64>()
+    }
+
+    /// Turns compact tables into the NTT form on the current rayon pool, group by group, while they serve; `keep_on` is
+    /// asked before each group. The compact form is given up at the end.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Io`] when the system gives no memory. The tables serve on either way.
+    pub fn expand(&self, keep_on: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        let Some(compact) = self.compact() else { return Ok(()) };
+        let (ring, n) = (self.instance.ring(), self.instance.params().n());
+        let words = ring.shape().table_words();
+        for (index, group) in self.ntt.iter().enumerate() {
+            if !keep_on() {
+                return Err(Error::Cancelled);
+            }
+            let first = index * GROUP_BLOCKS;
+            let mut filled = HugeWords::zeroed(GROUP_BLOCKS.min(self.blocks() - first) * words)?;
+            filled.par_chunks_exact_mut(words).enumerate().for_each_init(
+                || [vec![0; n], vec![0; n]],
+                |scratch, (offset, out)| {
+                    expand_block(ring, compact.block(first + offset, words), out, scratch)
+                },
+            );
+            // Another expansion may have been faster: the same words either way.
+            group.set(filled).ok();
+        }
+        *self.compact.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    fn compact(&self) -> Option<Arc<Compact>> {
+        self.compact.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Number of mask blocks.
@@ -162,30 +283,8 @@ impl PreparedModel {
         &self.masks[block * n..(block + 1) * n]
     }
 
-    /// Digits of a block.
-    pub(super) fn digits(&self, block: usize) -> BlockDigits<'_> {
-        let words = self.instance.ring().shape().table_words();
-        let range = block * words..(block + 1) * words;
-        match &self.digits {
-            Digits::Ntt(all) => BlockDigits::Ntt(&all[range]),
-            Digits::Compact(all) => BlockDigits::Compact(&all[range]),
-        }
-    }
-
-    /// Blocks to fill, in parallel.
-    pub(super) fn blocks_mut(&mut self, range: Range<usize>) -> Vec<BlockMut<'_>> {
-        let (n, words) = (self.instance.params().n(), self.instance.ring().shape().table_words());
-        let masks = self.masks[range.start * n..range.end * n].chunks_exact_mut(n);
-        let span = range.start * words..range.end * words;
-        match &mut self.digits {
-            Digits::Ntt(all) => masks
-                .zip(all[span].chunks_exact_mut(words))
-                .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Ntt(digits) })
-                .collect(),
-            Digits::Compact(all) => masks
-                .zip(all[span].chunks_exact_mut(words))
-                .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Compact(digits) })
-                .collect(),
-        }
+    /// The tables as they are now.
+    pub(super) fn view(&self) -> View<'_> {
+        View { tables: self, compact: self.compact(), words: self.instance.ring().shape().table_words() }
     }
 }

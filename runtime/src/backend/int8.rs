@@ -54,13 +54,30 @@ impl Int8Backend {
     ///
     /// A damaged weights file, or scales that do not fit the plan.
     pub fn new(server: &ServerPart, scales: &[models::split::RoundScales]) -> Result<Self> {
-        let plan = server.plan().clone();
-        let scales = RoundScales::of_plan(&plan, scales)?;
+        let plan = server.plan();
+        Self::from_rounds(plan, scales, |round| Ok(server.round(round)?))
+    }
+
+    /// A backend for `plan` with the matrices that `matrices` gives for each round, in the plan's order.
+    ///
+    /// # Errors
+    ///
+    /// Those of `matrices`, or scales that do not fit the plan.
+    ///
+    /// # Panics
+    ///
+    /// If a matrix has another number of weights than its shape says.
+    pub fn from_rounds(
+        plan: &SplitPlan,
+        scales: &[models::split::RoundScales],
+        matrices: impl Fn(usize) -> Result<Vec<ServerMatrix>> + Sync,
+    ) -> Result<Self> {
+        let scales = RoundScales::of_plan(plan, scales)?;
         let rounds = (0..plan.rounds.len())
             .into_par_iter()
-            .map(|round| Ok(server.round(round)?.iter().map(Int8Matrix::new).collect()))
+            .map(|round| Ok(matrices(round)?.iter().map(Int8Matrix::new).collect()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { plan, scales, rounds, isa: active_isa()? })
+        Ok(Self { plan: plan.clone(), scales, rounds, isa: active_isa()? })
     }
 
     /// The integer products of one round, scaled back; `x`: `[tokens, d_in]`, result `[tokens, rows]`.

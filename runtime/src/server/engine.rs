@@ -1,7 +1,7 @@
 //! The border to `fhe_layers`: bytes in, bytes out.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -17,8 +17,8 @@ use super::memory::available_bytes;
 use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
 
-/// The thread that saves tables behind the first requests is this much nicer than others.
-const SAVE_NICE: i32 = 10;
+/// The thread that saves and expands tables behind the first requests is this much nicer than others.
+const IMPROVE_NICE: i32 = 10;
 
 /// The int8 weights of a model: all that a body replica needs.
 pub(crate) struct Weights {
@@ -72,54 +72,77 @@ pub(crate) struct Batch {
 }
 
 /// The prepared tables of a model: all that a mask worker needs.
-pub(crate) struct Tables(Arc<PreparedModel>);
+pub(crate) struct Tables {
+    tables: Arc<PreparedModel>,
+    /// What they are to become.
+    form: TableForm,
+}
 
 impl Tables {
-    /// Reads saved tables, on the current rayon pool.
+    /// Maps and checks saved tables, on the current rayon pool.
     pub(crate) fn load(entry: &SplitEntry, form: Form) -> Result<Self> {
         let instance = Arc::new(split_store::entry_instance(entry)?);
-        let bytes = crate::mmap::map(&entry.tables_path())?;
-        let form = table_form(form, &instance);
-        Ok(Self(Arc::new(PreparedModel::load(instance, &bytes, form)?)))
+        let path = entry.tables_path();
+        let bytes = crate::mmap::map(&path)?;
+        let tables = PreparedModel::load(instance, Arc::new(bytes), TableForm::Compact)
+            .map_err(|error| Error::CorruptTables { path, reason: error.to_string() })?;
+        Ok(Self::new(tables, form))
     }
 
     /// Prepares tables on threads of its own.
     pub(crate) fn prepare(weights: &Weights, config: &ServerConfig) -> Result<Self> {
-        let form = table_form(config.form, &weights.instance);
         let progress = |done, all| {
             tracing::info!(done, all, "preparing tables");
             true
         };
         let tables = pool(config.threads, "sotto-prepare", None)?.install(|| {
             let options = PrepareOptions { progress: &progress };
-            PreparedModel::prepare(Arc::clone(&weights.instance), Arc::clone(&weights.packed), form, &options)
+            let (instance, weights) = (Arc::clone(&weights.instance), Arc::clone(&weights.packed));
+            PreparedModel::prepare(instance, weights, TableForm::Compact, &options)
         })?;
-        Ok(Self(Arc::new(tables)))
+        Ok(Self::new(tables, config.form))
     }
 
-    /// Saves the tables behind the first requests, on a thread that whoever stops the server must join.
-    pub(crate) fn save(&self, server_dir: &Path) -> Result<JoinHandle<()>> {
-        let (server_dir, tables) = (server_dir.to_owned(), Arc::clone(&self.0));
-        let background = pool(1, "sotto-save", Some(SAVE_NICE))?;
-        let save = move || {
-            if let Err(error) = background.install(|| split_store::save_tables(&server_dir, &tables)) {
+    fn new(tables: PreparedModel, form: Form) -> Self {
+        let form = table_form(form, tables.instance());
+        Self { tables: Arc::new(tables), form }
+    }
+
+    /// What goes on while the tables serve, on a thread that whoever stops the server must join: saving them to
+    /// `save_to`, and turning them into the NTT form where that is wanted, until `keep_on` says no.
+    pub(crate) fn improve(
+        &self,
+        save_to: Option<PathBuf>,
+        keep_on: Arc<dyn Fn() -> bool + Send + Sync>,
+    ) -> Result<JoinHandle<()>> {
+        let (tables, form) = (Arc::clone(&self.tables), self.form);
+        let background = pool(1, "sotto-improve", Some(IMPROVE_NICE))?;
+        let improve = move || {
+            if let Some(server_dir) = save_to
+                && let Err(error) = background.install(|| split_store::save_tables(&server_dir, &tables))
+            {
                 tracing::warn!(%error, "the tables were not saved; the next start prepares them again");
+            }
+            if form == TableForm::Ntt
+                && let Err(error) = background.install(|| tables.expand(&*keep_on))
+            {
+                tracing::debug!(%error, "the tables stay compact");
             }
         };
         std::thread::Builder::new()
-            .name("sotto-save".to_owned())
-            .spawn(save)
+            .name("sotto-improve".to_owned())
+            .spawn(improve)
             .map_err(|source| Error::Io { context: "starting a thread".to_owned(), source })
     }
 
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.table_bytes() as u64
+        self.tables.table_bytes() as u64
     }
 
     /// Reads and checks keys.
     pub(crate) fn keys(&self, bytes: &[u8]) -> Result<Keys> {
-        let instance = self.0.instance();
+        let instance = self.tables.instance();
         let keys = EvaluationKeys::from_bytes(instance.params(), bytes)?;
         Ok(Keys(ExpandedKeys::new(instance, &keys)))
     }
@@ -129,10 +152,10 @@ impl Tables {
     pub(crate) fn masks(&self, batches: &[Arc<Batch>], blocks: Range<usize>) -> Result<Vec<Bytes>> {
         let jobs: Vec<MaskJob<'_>> =
             batches.iter().map(|batch| MaskJob { keys: &batch.keys.0, seed: batch.seed }).collect();
-        let size = MaskBlock::byte_len(self.0.instance().params());
+        let size = MaskBlock::byte_len(self.tables.instance().params());
         let empty = || vec![0; blocks.len() * size];
         let buffers: Vec<Mutex<Vec<u8>>> = jobs.iter().map(|_| Mutex::new(empty())).collect();
-        self.0.mask_half(&jobs, blocks.clone(), &|| true, &|job, block, mask| {
+        self.tables.mask_half(&jobs, blocks.clone(), &|| true, &|job, block, mask| {
             let mut bytes = Vec::with_capacity(size);
             mask.write(&mut bytes);
             let mut buffer = buffers[job].lock().unwrap_or_else(PoisonError::into_inner);

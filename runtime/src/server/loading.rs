@@ -68,38 +68,38 @@ fn info(entry: &SplitEntry) -> Result<ModelInfo> {
     })
 }
 
-/// Loads weights and tables as the roles need; tables that are missing are prepared and saved. `saving` receives the
-/// threads that save.
+/// Loads weights and tables as the roles need; tables that are missing are prepared and saved. `background`
+/// receives the threads that save and expand tables while they serve; `keep_on` ends expanding.
 ///
 /// # Errors
 /// Of reading, preparing or saving them.
 pub(crate) fn load_all(
     config: &ServerConfig,
     splits: Vec<FoundSplit>,
-    saving: &dyn Fn(JoinHandle<()>),
+    background: &dyn Fn(JoinHandle<()>),
+    keep_on: &Arc<dyn Fn() -> bool + Send + Sync>,
 ) -> Result<()> {
     let pool = pool(config.threads, "sotto-load", None)?;
     let needs_tables = config.roles.contains(&Role::Mask);
     for FoundSplit { model, entry } in splits {
-        if !config.roles.contains(&Role::Body) && !needs_tables {
-            continue;
-        }
         let start = Instant::now();
         let prepared = needs_tables && entry.tables_path().is_file();
-        let weights = Arc::new(Weights::load(&entry)?);
         if config.roles.contains(&Role::Body) {
-            model.set_weights(Arc::clone(&weights));
+            model.set_weights(Arc::new(Weights::load(&entry)?));
         }
         if needs_tables {
             let tables = Arc::new(if prepared {
                 pool.install(|| Tables::load(&entry, config.form))?
             } else {
-                Tables::prepare(&weights, config)?
+                // A mask worker needs the weights for this only.
+                match model.weights_now() {
+                    Some(weights) => Tables::prepare(&weights, config)?,
+                    None => Tables::prepare(&Weights::load(&entry)?, config)?,
+                }
             });
             model.set_tables(Arc::clone(&tables));
-            if !prepared {
-                saving(tables.save(&entry.server_dir)?);
-            }
+            let save_to = (!prepared).then(|| entry.server_dir.clone());
+            background(tables.improve(save_to, Arc::clone(keep_on))?);
         }
         tracing::info!(
             model = model.info.name,

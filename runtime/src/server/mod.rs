@@ -65,8 +65,8 @@ pub(crate) struct Shared {
     pub(crate) body_streams: Arc<Bounded>,
     pub(crate) body_streams_of: PerCredential,
     draining: watch::Sender<bool>,
-    /// Threads that save prepared tables; a stopping server waits for them.
-    saving: Mutex<Vec<JoinHandle<()>>>,
+    /// Threads that save and expand tables; a stopping server waits for them.
+    background: Mutex<Vec<JoinHandle<()>>>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -166,7 +166,7 @@ impl Server {
                 limits::MAX_BODY_STREAMS_PER_CREDENTIAL,
             ),
             draining: watch::Sender::new(false),
-            saving: Mutex::default(),
+            background: Mutex::default(),
             failure: Mutex::default(),
             config,
         });
@@ -182,10 +182,12 @@ impl Server {
         drop(spawn("sotto-load", {
             let shared = Arc::clone(&shared);
             move || {
-                let saving = |thread| {
-                    shared.saving.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+                let background = |thread| {
+                    shared.background.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
                 };
-                if let Err(error) = loading::load_all(&shared.config, splits, &saving) {
+                let draining = shared.drain_signal();
+                let keep_on: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || !*draining.borrow());
+                if let Err(error) = loading::load_all(&shared.config, splits, &background, &keep_on) {
                     shared.fail(error);
                 }
             }
@@ -250,10 +252,11 @@ impl Server {
         }
         self.driver.stop();
         self.shared.sweep_leases(true);
-        let saving = std::mem::take(&mut *self.shared.saving.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in saving {
+        let background =
+            std::mem::take(&mut *self.shared.background.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in background {
             if thread.join().is_err() {
-                tracing::error!("saving tables panicked");
+                tracing::error!("saving or expanding tables panicked");
             }
         }
         match self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {

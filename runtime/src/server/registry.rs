@@ -94,6 +94,10 @@ impl Model {
         wait(&self.tables).await
     }
 
+    pub(crate) fn weights_now(&self) -> Option<Arc<Weights>> {
+        self.weights.borrow().clone()
+    }
+
     pub(crate) fn tables_now(&self) -> Option<Arc<Tables>> {
         self.tables.borrow().clone()
     }
