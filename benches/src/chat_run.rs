@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::check::Checks;
 use crate::link::{Link, emulate};
+use crate::memory::{forget_peak, peak_bytes};
 
 /// Tokens per measured stretch: one batch of slots.
 const STRETCH: usize = 64;
@@ -180,6 +181,10 @@ fn measure(
     let client_only = peak_bytes("self");
     let prompt = prompt(&part)?;
     let first = time_to_first_token(&mut encrypted, &prompt)?;
+    let process = embedded.process_id().to_string();
+    let start_server = peak_bytes(&process);
+    // From here on, the tables are prepared: what follows is the memory of serving.
+    forget_peak(&process);
     // What a client needs is known now; the references below hold the server's weights as well.
     let peak_client = peak_bytes("self").or(client_only);
 
@@ -232,7 +237,8 @@ fn measure(
         "bytes_per_token": bytes_per_token(&spent, tokens),
         "ms_per_token": per_token(&spent, tokens),
         "peak_bytes": {
-            "server": peak_bytes(&embedded.process_id().to_string()),
+            "server": peak_bytes(&process),
+            "server_while_starting": start_server,
             "client": peak_client,
         },
         "common_prefix_with_int8": common,
@@ -285,14 +291,6 @@ fn per_token(spent: &Totals, tokens: usize) -> Value {
         "client_clear": per(spent.ms.client_clear),
         "client_ahead": per(spent.ms.client_ahead),
     })
-}
-
-/// Largest resident size of a process so far; `None` where the system does not tell.
-fn peak_bytes(process: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 /// Parses `--rounds`.

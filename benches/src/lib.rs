@@ -11,6 +11,7 @@
 //! | [`shapes`] | the matrices and counts of a decoder, read from its GGUF |
 //! | [`clear`] | time of each operation in clear f32 (candle) |
 //! | [`chat_run`], [`link`] | `--bin chat`: a whole chat model, and the slow link it may be measured over |
+//! | [`llm_run`], [`memory`] | `--bin llm`: the block linears of a shape, client and server in one process |
 //! | [`linear_run`] | one linear layer by the split-phase protocol: `--bin linear` as a process |
 //! | [`tfhe_ops`] | activation, softmax, norm and encrypted products on TFHE's programmable bootstrapping |
 //! | [`per_op`] | the table of `--bin per-op` |
@@ -25,7 +26,9 @@ pub mod clear;
 pub mod digits;
 pub mod linear_run;
 pub mod link;
+pub mod llm_run;
 pub mod machine;
+pub mod memory;
 pub mod output;
 pub mod peers;
 pub mod per_op;
