@@ -7,6 +7,7 @@
 
 use super::decode::{Found, is_number};
 use super::span::{Entity, Source, Span};
+use super::words::Word;
 
 /// How far back a keyword is looked for, in code points, line breaks excluded.
 const REACH: usize = 48;
@@ -146,6 +147,12 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("factura", NotPersonal),
 ];
 
+/// Words that may stand between a keyword and a value that is not personal.
+const FILLERS: [&str; 18] = [
+    "no", "nr", "num", "number", "numbers", "code", "codes", "id", "is", "was", "the", "s", "it", "with",
+    "of", "device", "your", "this",
+];
+
 /// Letters with which order and ticket numbers begin.
 const ORDER_PREFIXES: [&str; 14] =
     ["ORD", "ORDER", "INC", "CASE", "SO", "PO", "INV", "REF", "TKT", "CVE", "RFC", "ISO", "SKU", "BUG"];
@@ -203,10 +210,63 @@ pub(super) fn refine(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
             }
             Some((NotPersonal, distance)) if distance <= CLOSE => found.retain(|found| !overlapping(found)),
             _ if has_order_prefix(text, value) => found.retain(|found| !overlapping(found)),
+            None if score == 0.0 && is_dialled(text, value) => {
+                let (entity, source) = (Entity::PhoneNumber, Source::Context);
+                found.push(Found { start: value.start, end: value.end, entity, score: 0.6, source });
+            }
             _ => {}
         }
     }
     snap(text, found, fixed);
+}
+
+/// Words in front of a version number, which may look like the address of a machine.
+const VERSION_WORDS: [&str; 8] =
+    ["version", "update", "upgrade", "release", "firmware", "driver", "build", "kernel"];
+/// Probability of another type from which the model is believed over a recognizer that knows the form only.
+const CONTRADICTED: f32 = 0.7;
+
+/// Whether a recognizer's span is more likely something else.
+///
+/// Recognizers of e-mail addresses, cards, IBANs and the like are never doubted. Phone numbers, addresses of machines
+/// and tax numbers are bare digits: a date, a version, an order number or the number that a keyword names looks the
+/// same.
+pub(super) fn is_doubtful(text: &[char], words: &[Word], span: &Span) -> bool {
+    let Some(label) = Entity::from_label(span.label.as_str()) else { return false };
+    if !matches!(span.source, Source::Recognizer(_)) {
+        return false;
+    }
+    let inside = &text[span.start..span.end];
+    let spoken = keyword(text, span.start).filter(|(_, distance)| *distance <= CLOSE);
+    match label {
+        Entity::IpAddress => {
+            let window: Vec<char> = text[span.start.saturating_sub(REACH)..span.start]
+                .iter()
+                .flat_map(|c| c.to_lowercase())
+                .collect();
+            let line = window.iter().rposition(|c| *c == '\n').map_or(0, |at| at + 1);
+            let versioned = VERSION_WORDS.iter().any(|word| last_end(&window[line..], word).is_some());
+            let prefixed = window.last() == Some(&'v');
+            !inside.contains(&':') && (versioned || prefixed)
+        }
+        Entity::PhoneNumber => {
+            let ordered =
+                span.start >= 2 && text[span.start - 1] == '-' && text[span.start - 2].is_alphabetic();
+            let postcode = inside.len() == 10 && inside[5] == '-';
+            let other =
+                words.iter().filter(|word| span.start < word.end && word.start < span.end).any(|word| {
+                    let (best, probability) = word.best();
+                    let numeric = best == Entity::ZipCode || (is_number(best) && best != Entity::PhoneNumber);
+                    numeric && probability >= CONTRADICTED
+                });
+            let not_personal = matches!(spoken, Some((NotPersonal, _)));
+            is_date(inside) || ordered || postcode || not_personal || (other && inside.first() != Some(&'+'))
+        }
+        Entity::Ssn | Entity::TaxId => {
+            matches!(spoken, Some((Is(entity), _)) if !matches!(entity, Entity::Ssn | Entity::TaxId))
+        }
+        _ => false,
+    }
 }
 
 /// Types that a keyword can correct: numbers, and what the model takes parts of numbers for.
@@ -239,7 +299,7 @@ fn value_end(text: &[char], start: usize) -> usize {
     let mut at = start;
     let mut end = start;
     loop {
-        while at < text.len() && matches!(text[at], '+' | '(' | ')') {
+        while at < text.len() && (matches!(text[at], '(' | ')') || (text[at] == '+' && at == start)) {
             at += 1;
         }
         let group = at;
@@ -281,6 +341,16 @@ fn digits(text: &[char], value: Value) -> usize {
 fn is_phone_like(text: &[char], value: Value) -> bool {
     let inside = &text[value.start..value.end];
     (7..=15).contains(&digits(text, value)) && !inside.iter().any(|c| c.is_alphabetic())
+}
+
+/// A number as it is dialled: from `0` or `+`, 9 to 13 digits in groups.
+fn is_dialled(text: &[char], value: Value) -> bool {
+    let inside = &text[value.start..value.end];
+    is_phone_like(text, value)
+        && (9..=13).contains(&digits(text, value))
+        && matches!(inside[0], '0' | '+')
+        && inside.contains(&' ')
+        && !inside.contains(&'.')
 }
 
 /// Whether a value can be of a type.
@@ -341,9 +411,20 @@ fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
     hash || decimal || is_date(inside) || is_amount(text, Value { start, end })
 }
 
+fn is_order_prefix(word: &str) -> bool {
+    ORDER_PREFIXES.iter().any(|prefix| prefix.eq_ignore_ascii_case(word))
+}
+
 fn has_order_prefix(text: &[char], value: Value) -> bool {
-    let inside = &text[value.start..value.end];
-    let prefix: String = inside.iter().take_while(|c| c.is_ascii_uppercase()).collect();
+    // The prefix is part of the value ("SO48213") or stands in front of it ("ORD-801639").
+    let mut start = value.start;
+    if start > 0 && text[start - 1] == '-' {
+        start -= 1;
+    }
+    while start > 0 && text[start - 1].is_ascii_uppercase() {
+        start -= 1;
+    }
+    let prefix: String = text[start..value.end].iter().take_while(|c| c.is_ascii_uppercase()).collect();
     ORDER_PREFIXES.contains(&prefix.as_str())
 }
 
@@ -382,6 +463,14 @@ fn keyword(text: &[char], at: usize) -> Option<(Meaning, usize)> {
     }
     let (meaning, distance, _) = best?;
     let between = &window[window.len() - distance..];
+    // "Order no. 4711", but not "Reference: Ann Lee, 555-0199".
+    let between_words: String = between.iter().collect();
+    let direct = between_words
+        .split(|c: char| !c.is_alphabetic())
+        .all(|word| word.is_empty() || FILLERS.contains(&word) || is_order_prefix(word));
+    if meaning == NotPersonal && !direct {
+        return None;
+    }
     let other_value = between.iter().filter(|c| c.is_ascii_digit()).count() >= 3;
     (!other_value).then_some((meaning, distance))
 }

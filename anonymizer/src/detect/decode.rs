@@ -29,16 +29,30 @@ impl Found {
 
 /// Decodes the model's answer for one text.
 ///
-/// `tokens`: those of the text in order, with offsets in code points of `text`. `fixed`: spans of recognizers; the
-/// answer overlaps none but phone numbers, and those only where a keyword says that the number is another one.
+/// `tokens`: those of the text in order, with offsets in code points of `text`. `recognized`: spans of recognizers.
 /// `threshold`: probability of being personal from which a word counts.
 ///
-/// The answer's spans do not overlap each other and are in the order of the text.
-pub fn decode(text: &[char], tagset: &Tagset, tokens: &[Token], fixed: &[Span], threshold: f32) -> Vec<Span> {
+/// The answer holds the recognized spans, but those of bare numbers (phones, addresses of machines, tax numbers) that
+/// the words around them or the model contradict, and the model's own. It is to be resolved
+/// ([`super::overlap::resolve`]): a number that a keyword names may overlap a recognized phone number.
+pub fn decode(
+    text: &[char],
+    tagset: &Tagset,
+    tokens: &[Token],
+    recognized: &[Span],
+    threshold: f32,
+) -> Vec<Span> {
     let mut words = words(text, tagset, tokens);
+    let believed = |span: &&Span| !context::is_doubtful(text, &words, span);
+    let fixed: Vec<Span> = recognized.iter().filter(believed).cloned().collect();
+    let fixed = fixed.as_slice();
     words.retain(|word| !fixed.iter().any(|span| span.start < word.end && word.start < span.end));
     for word in &mut words {
         let (entity, score) = word.best();
+        let letters = text[word.start..word.end].iter().any(|c| c.is_alphabetic());
+        if matches!(entity, Entity::Email | Entity::Url) && !letters {
+            continue;
+        }
         if word.personal() >= threshold * leniency(text, word, entity) {
             word.set(entity, score);
         }
@@ -60,6 +74,7 @@ pub fn decode(text: &[char], tagset: &Tagset, tokens: &[Token], fixed: &[Span], 
             source: found.source,
         })
         .collect();
+    spans.extend_from_slice(fixed);
     spans.sort_by_key(|span| (span.start, span.end));
     spans
 }

@@ -191,8 +191,8 @@ impl Detector {
 
     /// Scans texts. Short texts share passes.
     ///
-    /// `recognized`: per text, the recognizers' spans, in code points of the text; they are part of the answer, and the
-    /// model's spans yield to them. Every pass is finished whatever its canary says.
+    /// `recognized`: per text, the recognizers' spans, in code points of the text; they are part of the answer (see
+    /// [`decode::decode`] for the exceptions), and the model's spans yield to them. Every pass is finished whatever its canary says.
     ///
     /// # Errors
     /// If the tokenizer refuses a text or the backend fails; nothing is known about the texts then.
@@ -311,9 +311,7 @@ impl Detector {
         probabilities: impl Iterator<Item = Vec<f32>>,
         recognized: &[Span],
     ) -> Vec<Span> {
-        let mut spans = self.decoded(text, probabilities, recognized);
-        spans.extend_from_slice(recognized);
-        let mut spans = overlap::resolve(spans);
+        let mut spans = overlap::resolve(self.decoded(text, probabilities, recognized));
         spans.retain(|span| !self.options.disabled.contains(&span.label));
         spans
     }
