@@ -7,6 +7,7 @@ pub mod detect;
 pub mod error;
 pub mod eval;
 pub mod model;
+pub mod proxy;
 pub mod recognizers;
 pub mod scan;
 pub mod vault;

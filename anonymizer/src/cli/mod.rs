@@ -8,6 +8,8 @@ mod jsonl;
 mod redact;
 mod restore;
 
+pub(crate) use jsonl::SpanRecord;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -14,6 +14,14 @@ pub fn near(text: &str, range: &std::ops::Range<usize>, words: &[&str]) -> bool 
     words.iter().any(|word| holds(&front, word) || holds(&behind, word))
 }
 
+/// As [`near`], looking only in front of `range`, in its line, `reach` bytes far.
+pub fn in_front(text: &str, range: &std::ops::Range<usize>, words: &[&str], reach: usize) -> bool {
+    let start = floor(text, range.start.saturating_sub(reach));
+    let front = text[start..range.start].to_lowercase();
+    let line = front.rsplit('\n').next().unwrap_or_default();
+    words.iter().any(|word| holds(line, word))
+}
+
 /// Whether `word` occurs in `text` with no letter next to it.
 fn holds(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {

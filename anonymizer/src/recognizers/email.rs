@@ -7,7 +7,7 @@ use super::{Candidate, Recognizer, built_in};
 use crate::detect::Entity;
 
 /// A local part of dots and word characters, `@`, at least two labels, the last of letters.
-const PLAIN: &str = r"[\p{L}\p{N}_%+][\p{L}\p{N}\p{M}._%+'&/=-]*@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]*[\p{L}\p{N}\p{M}])?\.)+(?:xn--[a-z0-9-]+|\p{L}[\p{L}\p{M}]+)";
+const PLAIN: &str = r"[\p{L}\p{N}_%+][\p{L}\p{N}\p{M}._%+'&-]*@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]*[\p{L}\p{N}\p{M}])?\.)+(?:xn--[a-z0-9-]+|\p{L}[\p{L}\p{M}]+)";
 /// The same with the marks spelled out in brackets.
 const SPELLED: &str = r"(?i)[\p{L}\p{N}][\p{L}\p{N}._%+-]* ?[(\[{] ?at ?[)\]}] ?[\p{L}\p{N}-]+(?:(?: ?[(\[{] ?dot ?[)\]}] ?|\.)[\p{L}\p{N}-]+)+";
 

@@ -12,7 +12,9 @@ const V4: &str = r"\d{1,3}(?:\.\d{1,3}){3}";
 const V6: &str = r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*";
 
 /// What is said of version numbers of four parts.
-const VERSIONS: &[&str] = &["version", "v", "release", "build", "firmware"];
+const VERSIONS: &[&str] = &["version", "versions", "release", "build", "firmware", "update", "upgrade"];
+/// How far in front of an address they are looked for, in bytes.
+const VERSION_REACH: usize = 32;
 
 /// The recognizer of IP addresses.
 pub struct IpAddress {
@@ -45,7 +47,12 @@ impl Recognizer for IpAddress {
                 .is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '_'))
                 || after(text, range.end).is_some_and(|c| c.is_alphanumeric() || c == '_')
                 || continues(&text[range.end..]);
-            let is_version = || context::near(text, &(range.start..range.start), VERSIONS);
+            // Versions have small parts.
+            let is_version = || {
+                range.len() <= 9
+                    && place.as_str().split('.').all(|part| part.len() <= 2)
+                    && context::in_front(text, &range, VERSIONS, VERSION_REACH)
+            };
             if !joined && place.as_str().parse::<Ipv4Addr>().is_ok() && !is_version() {
                 found.push(Candidate {
                     range,

@@ -50,6 +50,14 @@ const CONTEXT: &[&str] = &[
     "telefoon",
 ];
 
+/// How far in front of a number it is said that it is one, in bytes.
+const CONTEXT_REACH: usize = 40;
+
+/// Dates and US postal codes of nine digits.
+const OTHER: &str = r"^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{5}-\d{4})$";
+
+/// Digits of a national number.
+const NATIONAL_DIGITS: std::ops::RangeInclusive<usize> = 7..=12;
 /// Digits of an E.164 number, country code included.
 const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
 
@@ -59,6 +67,7 @@ pub struct Phone {
     north_american: Regex,
     national: Regex,
     extension: Regex,
+    other: Regex,
     countries: Vec<Id>,
 }
 
@@ -80,6 +89,7 @@ impl Phone {
             north_american: built_in(NORTH_AMERICAN),
             national: built_in(NATIONAL),
             extension: built_in(EXTENSION),
+            other: built_in(OTHER),
             countries: countries.iter().map(parse).collect::<Result<_>>()?,
         })
     }
@@ -127,8 +137,21 @@ impl Recognizer for Phone {
             self.push(text, place.range(), 0.95, "North American phone number", found);
         }
         for place in self.national.find_iter(text).filter(|place| is_free(text, &place.range())) {
-            if context::near(text, &place.range(), CONTEXT) && self.is_national(place.as_str()) {
-                self.push(text, place.range(), 0.9, "national phone number and words around it", found);
+            let number = place.as_str();
+            let digits = number.bytes().filter(u8::is_ascii_digit).count();
+            if !NATIONAL_DIGITS.contains(&digits) || self.other.is_match(number) {
+                continue;
+            }
+            let spoken_of = context::in_front(text, &place.range(), CONTEXT, CONTEXT_REACH);
+            let is_marked =
+                number.starts_with(['0', '(']) && number.contains([' ', '-', '/', ')']) && digits >= 10;
+            if (spoken_of || is_marked) && self.is_national(number) {
+                let reason = if spoken_of {
+                    "national phone number and words in front of it"
+                } else {
+                    "national phone number with a trunk prefix and groups"
+                };
+                self.push(text, place.range(), if spoken_of { 0.9 } else { 0.8 }, reason, found);
             }
         }
     }

@@ -70,7 +70,7 @@ pub struct Redacted {
 }
 
 /// Placeholders and the values they stand for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Vault {
     entries: Vec<(Label, u32, Value)>,
     by_value: HashMap<Label, HashMap<Value, u32>>,

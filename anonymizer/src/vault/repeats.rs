@@ -16,7 +16,7 @@ const SHORTEST_NUMBER: usize = 5;
 const LONGEST: usize = 256;
 
 /// An index of values.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Repeats {
     /// Per key: where in a value it begins, and the value's length, in code points.
     shapes: HashMap<Value, BTreeSet<(usize, usize)>>,
