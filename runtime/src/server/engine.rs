@@ -52,7 +52,8 @@ impl Weights {
             });
         }
         let bodies = bodies.chunks_exact(size).map(|bytes| Body::from_bytes(spec.d_in, bytes));
-        let bodies = bodies.collect::<fhe_layers::Result<Vec<_>>>()?;
+        let bodies = bodies.collect::<fhe_layers::Result<Vec<_>>>();
+        let bodies = bodies.map_err(|error| from_peer("bodies", &error))?;
         let mut out = Vec::with_capacity(tokens * spec.rows() * fhe_layers::ciphertext::REPLY_WORD_BYTES);
         for reply in body_half(&self.packed, round, &bodies)? {
             reply.write(&mut out);
@@ -143,7 +144,8 @@ impl Tables {
     /// Reads and checks keys.
     pub(crate) fn keys(&self, bytes: &[u8]) -> Result<Keys> {
         let instance = self.tables.instance();
-        let keys = EvaluationKeys::from_bytes(instance.params(), bytes)?;
+        let keys = EvaluationKeys::from_bytes(instance.params(), bytes)
+            .map_err(|error| from_peer("keys", &error))?;
         Ok(Keys(ExpandedKeys::new(instance, &keys)))
     }
 
@@ -167,6 +169,11 @@ impl Tables {
             .map(|buffer| buffer.into_inner().unwrap_or_else(PoisonError::into_inner).into())
             .collect())
     }
+}
+
+/// What a client sent does not decode: its fault, not the server's.
+fn from_peer(field: &'static str, error: &fhe_layers::Error) -> Error {
+    Error::Malformed { field, expected: "the form in docs/protocol.md".to_owned(), got: error.to_string() }
 }
 
 /// The NTT form where it leaves a third of the free memory, else the compact one.

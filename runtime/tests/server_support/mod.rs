@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use models::config::Family;
+use models::split::ModelDigest;
 use models::split::manifest::{FileHash, ServerManifest};
 use models::split::plan::{PlanKind, PlanRound, SplitPlan};
-use models::split::{ModelDigest, ProtocolBinding};
 use rand::{RngExt, SeedableRng};
 use runtime::connect_string::ConnectString;
 use runtime::protocol::METADATA_REASON;
@@ -71,7 +71,7 @@ pub(crate) fn write_split(dir: &Path, plan: &SplitPlan) -> [u8; 32] {
         format_version: models::split::manifest::FORMAT_VERSION,
         model: "test-model".to_owned(),
         family: Family::Llama,
-        protocol: ProtocolBinding { tau: TAU, params_id: params_id() },
+        protocol: runtime::split_store::binding(TAU).unwrap(),
         plan: plan.clone(),
         weights: BTreeMap::from([("weights.safetensors".to_owned(), hash)]),
         client_files: BTreeMap::new(),
@@ -79,11 +79,6 @@ pub(crate) fn write_split(dir: &Path, plan: &SplitPlan) -> [u8; 32] {
     let bytes = serde_json::to_vec(&manifest).unwrap();
     std::fs::write(server.join("manifest.json"), &bytes).unwrap();
     ModelDigest::of(&bytes).0
-}
-
-/// Identity of the parameter set.
-pub(crate) fn params_id() -> String {
-    "n2048-q50".to_owned()
 }
 
 /// All roles on a free port with a credential of its own.
