@@ -61,11 +61,11 @@ impl Ring {
         };
         let gamma = 2 * params.tau() as u64 + 1;
         let mut orbit = 0;
-        for first in 0..n {
+        for (first, &point) in natural.iter().enumerate() {
             if ring.from_orbit[first] != u32::MAX {
                 continue;
             }
-            let mut x = natural[first];
+            let mut x = point;
             ring.exponents[orbit] = log[&x];
             for e in 0..shape.phi() {
                 let k = index[&x];

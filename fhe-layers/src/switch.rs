@@ -72,7 +72,7 @@ mod tests {
         fn equals_division_near_ties(w in 0u64..1 << 40, offset in -3i64..=3, bits in prop_oneof![Just(32u32), Just(40)]) {
             let switch = Switch::new(Q, bits);
             let w = u128::from(w & ((1 << bits) - 1));
-            let tie = ((2 * w + 1) * u128::from(Q) >> (bits + 1)) as i64;
+            let tie = (((2 * w + 1) * u128::from(Q)) >> (bits + 1)) as i64;
             let v = (tie + offset).clamp(0, Q as i64 - 1) as u64;
             prop_assert_eq!(switch.down(v), reference_down(v, bits));
         }

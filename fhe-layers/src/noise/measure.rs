@@ -7,7 +7,8 @@ use crate::params::sets::n2048_q50_tau;
 use crate::params::{Params, security};
 use crate::random::noise::NoiseRng;
 use crate::server::{
-    ExpandedKeys, MaskJob, PrepareOptions, PreparedModel, RawMatrix, RawRound, ServerWeights, TableForm, body_half,
+    ExpandedKeys, MaskJob, PrepareOptions, PreparedModel, RawMatrix, RawRound, ServerWeights, TableForm,
+    body_half,
 };
 use crate::{Error, Instance, MatrixSpec, ModelDigest, RoundSpec};
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,8 @@ fn noise_of_zeros(tau: usize, weights: &[i8], rows: usize) -> Vec<Vec<f32>> {
     let weights = Arc::new(ServerWeights::new(instance.layout(), &raw).unwrap());
     let options = PrepareOptions::default();
     let tables =
-        PreparedModel::prepare(Arc::clone(&instance), Arc::clone(&weights), TableForm::Compact, &options).unwrap();
+        PreparedModel::prepare(Arc::clone(&instance), Arc::clone(&weights), TableForm::Compact, &options)
+            .unwrap();
     let mut batch = Client::new(Arc::clone(&instance), ClientOptions::default()).new_batch_seeded(11);
     let keys = ExpandedKeys::new(&instance, batch.keys());
     let masks = Mutex::new(Vec::new());
@@ -63,7 +65,7 @@ fn measured_noise_matches_the_formulas() {
     // Even rows are zero: no body noise. Odd rows are all +-127: norm 4064.
     let row_norm = 127.0 * (D_IN as f64).sqrt();
     for (tau, rows) in [(8, 512), (64, 64), (256, 32)] {
-        let weight = |i: usize| if i / D_IN % 2 == 0 { 0 } else { 127 * (1 - 2 * (i * 7 % 13 % 2) as i8) };
+        let weight = |i: usize| if (i / D_IN).is_multiple_of(2) { 0 } else { 127 * (1 - 2 * (i * 7 % 13 % 2) as i8) };
         let weights: Vec<i8> = (0..rows * D_IN).map(weight).collect();
         let results = noise_of_zeros(tau, &weights, rows);
         let params = n2048_q50_tau(tau).unwrap();
@@ -127,7 +129,9 @@ fn the_document_records_the_estimates() {
         assert!(text.contains(&row), "docs/parameters.md lacks the row {row}");
     }
     assert!(Params::n2048_q50(64).unwrap().security_bits() >= 140);
-    for (n, q, bound) in [(1024, 1125899906826241, 5), (2048, 1125899906826241, 4), (2048, 1125899906629633, 5)] {
+    for (n, q, bound) in
+        [(1024, 1125899906826241, 5), (2048, 1125899906826241, 4), (2048, 1125899906629633, 5)]
+    {
         let refused = Params::checked(n, q, 64, bound, "other");
         assert!(matches!(refused, Err(crate::ParamsError::Insecure { .. })), "{n} {q} {bound}");
     }
