@@ -131,6 +131,7 @@ fn git_rev() -> String {
     let rev = first_line(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]));
     let clean = Command::new("git")
         .args(["diff", "--quiet", "HEAD", "--", ".", ":!benches/runs", ":!README.md"])
+        .stderr(std::process::Stdio::null())
         .status()
         .is_ok_and(|s| s.success());
     if clean || rev == "unknown" { rev } else { format!("{rev}-dirty") }

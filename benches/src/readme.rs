@@ -101,7 +101,7 @@ pub fn accounting(figures: &Figures) -> String {
     if text.is_empty() {
         return text;
     }
-    format!("| run | what | part | value |\n|---|---|---|---:|\n{text}")
+    format!("### Where a token goes\n\n| run | what | part | value |\n|---|---|---|---:|\n{text}")
 }
 
 fn number(value: &Value, key: &str) -> Option<f64> {
@@ -199,6 +199,10 @@ fn per_op_rows(figures: &Figures, rows: &mut Vec<[String; 3]>) {
     if let Some(share) = number(report, "linear_weight_share") {
         let what = format!("weights of {} in linear maps", figures.model());
         rows.push([what, format!("{:.2} %", share * 100.0), file()]);
+    }
+    if let Some(ms) = figures.linear_layers_ms() {
+        let what = format!("all linear layers of {}, encrypted, per token", figures.model());
+        rows.push([what, format!("~{} (extrapolated from one of each shape)", human_ms(ms)), file()]);
     }
     for row in report["rows"].as_array().into_iter().flatten().filter(|r| r["headline"] == true) {
         let (op, name) = (row["op"].as_str().unwrap_or(""), row["name"].as_str().unwrap_or(""));

@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let run = read_json(&folder.join("run.json"))?;
     let line = run["machine_line"].as_str().unwrap_or("unknown").to_owned();
     let tables = format!(
-        "{}\n### The linear layer, swept\n\n{}\n### Where a token goes\n\n{}",
+        "{}\n### The linear layer, swept\n\n{}\n{}",
         readme::table(&figures, ""),
         readme::sweep(&figures),
         readme::accounting(&figures)

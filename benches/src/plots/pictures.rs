@@ -120,6 +120,10 @@ fn time_per_token(figures: &Figures) -> Vec<Bar> {
     }
     if let Some(rate) = figures.other("chat")["encrypted_decode_tokens_per_s"].as_f64() {
         found.push(bar("sotto: encrypted chat, all included", 1e3 / rate, OURS, true));
+    }
+    let model = format!("llm-{}", figures.model());
+    if let Some(seconds) = figures.other(&model)["encrypted_seconds_per_token"].as_f64() {
+        found.push(bar("sotto: encrypted linear layers", seconds * 1e3, OURS, true));
     } else if let Some(ms) = figures.linear_layers_ms() {
         found.push(bar("sotto: encrypted linear layers", ms, OURS, false));
     }
