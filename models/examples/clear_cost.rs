@@ -9,6 +9,7 @@ use models::layers::kv_cache::KvCache;
 use models::linear::LinearBackend;
 use models::split::plan::{PlanKind, SplitPlan};
 use models::split::{ClientPart, split};
+use models::weights::WeightSource;
 use std::time::Instant;
 
 /// Answers every round with zeros, made beforehand.
@@ -73,7 +74,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })?;
         println!("{precision:?} head, {context} tokens cached: {total:.3} ms per token");
     }
-    use models::weights::WeightSource;
+    let mut model = client.causal_model(HeadPrecision::Int8)?;
+    let prompt = vec![1; 64];
+    let prefill = median_ms(10, || {
+        model.truncate(0);
+        model.forward(&prompt, &mut zeros).map(drop)
+    })?;
+    println!("prompt of {} tokens: {prefill:.3} ms", prompt.len());
     let embedding = client.local.get("token_embd.weight")?;
     let (_, hidden) = embedding.dims2()?;
     let x = Tensor::randn(0f32, 1.0, (1, hidden), &Device::Cpu)?;

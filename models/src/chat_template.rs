@@ -31,9 +31,6 @@ pub struct ChatTemplate {
     eos: String,
 }
 
-/// What chat models without a template of their own are most often trained on (ChatML).
-pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
 const NAME: &str = "chat";
 
 impl ChatTemplate {
@@ -58,7 +55,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> std::result::Result<String, _> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
         });
-        environment.add_function("strftime_now", |_format: String| String::new());
+        // No `strftime_now`: templates that ask for the date fall back to a fixed one, and prompts stay reproducible.
         environment.add_template_owned(NAME, source.to_owned()).map_err(template_error)?;
         Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }

@@ -15,7 +15,11 @@ use models::split::split;
 use serde_json::from_value;
 use tiny::Tiny;
 
-const PROMPT: [u32; 9] = [3, 14, 15, 9, 26, 5, 35, 8, 9];
+/// Longer than the context at which Llama 3's scaling sets in for the tiny model.
+fn prompt() -> Vec<u32> {
+    (0..90).map(|i| (i * i + 7 * i + 3) % 50).collect()
+}
+
 const DECODED: [u32; 3] = [7, 9, 3];
 
 /// The opened model and its directory, which is read when tensors are asked for.
@@ -34,7 +38,8 @@ fn decoder(source: &ModelSource, kind: PlanKind) -> (Box<dyn CausalModel>, Dense
 
 /// Logits behind the prompt and each decoded token, by a reference and by both plans.
 fn compare(tiny: &Tiny, mut reference: impl FnMut(&Tensor, usize) -> Tensor) {
-    let steps: Vec<&[u32]> = std::iter::once(&PROMPT[..]).chain(DECODED.chunks(1)).collect();
+    let prompt = prompt();
+    let steps: Vec<&[u32]> = std::iter::once(&prompt[..]).chain(DECODED.chunks(1)).collect();
     let mut position = 0;
     let expected: Vec<Tensor> = steps
         .iter()
@@ -92,7 +97,7 @@ fn qwen3_with_normed_heads_wider_than_the_residual() {
 #[test]
 fn gguf_equals_safetensors() {
     for mut tiny in [Tiny::llama(), Tiny::qwen2(), Tiny::qwen3()] {
-        // GGUF has no such field; converters write the divisors as a tensor, which is tested with real files.
+        // GGUF has the scaling as a tensor of divisors instead; see below.
         tiny.config.as_object_mut().unwrap().remove("rope_scaling");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tiny.gguf");
@@ -104,7 +109,7 @@ fn gguf_equals_safetensors() {
         assert!(parts[0].server == parts[1].server, "the servers' weights differ");
         let [a, b] = [&gguf, &safetensors].map(|source| {
             let (mut model, mut backend) = decoder(source, PlanKind::Plain);
-            model.forward_all(&PROMPT, &mut backend).unwrap().to_vec2::<f32>().unwrap()
+            model.forward_all(&prompt(), &mut backend).unwrap().to_vec2::<f32>().unwrap()
         });
         assert_eq!(a, b);
         assert_eq!(gguf.tokenizer.special().eos, [1]);
@@ -113,13 +118,36 @@ fn gguf_equals_safetensors() {
 }
 
 #[test]
+fn ggufs_rotary_divisors_equal_llama_3s_formula() {
+    let tiny = Tiny::llama();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tiny.gguf");
+    tiny.write_gguf(&path);
+    let (safetensors, _directory) = opened(&tiny);
+    let logits = |source: &ModelSource| {
+        let (mut model, mut backend) = decoder(source, PlanKind::Plain);
+        model.forward_all(&prompt(), &mut backend).unwrap()
+    };
+    let expected = logits(&safetensors);
+    let difference = |other: Tensor| {
+        let worst = (other - &expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        worst.to_scalar::<f32>().unwrap()
+    };
+    assert!(difference(logits(&ModelSource::open(&path).unwrap())) < 1e-4);
+    let mut unscaled = Tiny::llama();
+    unscaled.config.as_object_mut().unwrap().remove("rope_scaling");
+    let (unscaled, _directory) = opened(&unscaled);
+    assert!(difference(logits(&unscaled)) > 1e-3, "the scaling makes no difference here");
+}
+
+#[test]
 fn the_last_logits_are_those_of_all() {
     let (source, _directory) = opened(&Tiny::llama());
     for kind in [PlanKind::Plain, PlanKind::Fused] {
         let (mut model, mut backend) = decoder(&source, kind);
-        let all = model.forward_all(&PROMPT, &mut backend).unwrap();
+        let all = model.forward_all(&prompt(), &mut backend).unwrap();
         model.clear();
-        let last = model.forward(&PROMPT, &mut backend).unwrap().to_vec1::<f32>().unwrap();
+        let last = model.forward(&prompt(), &mut backend).unwrap().to_vec1::<f32>().unwrap();
         let expected = all.to_vec2::<f32>().unwrap().pop().unwrap();
         assert!(last.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{kind}");
     }

@@ -29,13 +29,13 @@ fn worst(a: &Tensor, b: &Tensor) -> f32 {
     (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(D::Minus1).unwrap().to_scalar().unwrap()
 }
 
-/// Logits here are up to about 30; f32 sums over 30 blocks in another order differ by some 1e-4.
-const TOLERANCE: f32 = 2e-3;
+/// Logits here are up to about 30; f32 sums over 30 blocks in another order were seen to differ by 3e-5.
+const TOLERANCE: f32 = 2e-4;
 
 #[test]
 fn logits_equal_candles_quantized_llama_dequantized() {
-    // Candle reads the variable once per thread, when that thread first makes a matrix.
-    // SAFETY is not at stake: see `unsafe_code`; the process is started with the variable set instead.
+    // Candle reads the variable once per thread, and setting it in a running process is unsafe: the test runs itself
+    // again with the variable set.
     if std::env::var_os("CANDLE_DEQUANTIZE_ALL").is_none() {
         let this = std::env::current_exe().unwrap();
         let status = std::process::Command::new(this)
@@ -103,8 +103,8 @@ fn the_fused_plan_is_exact_in_float() {
     });
     let difference = worst(&plain, &fused);
     println!("worst difference {difference}");
-    // Products of two matrices are rounded once more than the two products with a vector.
-    assert!(difference < 5e-3, "{difference}");
+    // Products of two matrices are rounded once more than the two products with a vector; seen: 1.1e-4.
+    assert!(difference < 1e-3, "{difference}");
 }
 
 #[test]

@@ -72,10 +72,19 @@ pub(crate) fn smollm2() -> ModelSource {
 /// # Panics
 /// If the file is damaged.
 pub(crate) fn prose() -> Vec<u32> {
+    prose_text().1
+}
+
+/// A page of prose and its token ids, made with the model's own tokenizer.
+///
+/// # Panics
+/// If the file is damaged.
+pub(crate) fn prose_text() -> (String, Vec<u32>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/prose_smollm2.json");
     let text = std::fs::read_to_string(path).expect("testdata is checked out");
     let json: serde_json::Value = serde_json::from_str(&text).expect("testdata is JSON");
-    serde_json::from_value(json["ids"].clone()).expect("ids are integers")
+    let ids = serde_json::from_value(json["ids"].clone()).expect("ids are integers");
+    (json["text"].as_str().expect("the text is a string").to_owned(), ids)
 }
 
 fn cache() -> PathBuf {

@@ -163,6 +163,11 @@ impl Tiny {
                 (from_hugging_face(name).unwrap(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
             })
             .collect();
+        let mut tensors = tensors;
+        if let Some(scaling) = self.config.get("rope_scaling") {
+            let divisors = rope_divisors(scaling, f64::from(theta), dim as usize);
+            tensors.push(("rope_freqs.weight".into(), QTensor::quantize(&divisors, GgmlDType::F32).unwrap()));
+        }
         let meta: Vec<_> = meta.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut File::create(path).unwrap(), &meta, &tensors).unwrap();
@@ -171,6 +176,28 @@ impl Tiny {
 
 /// The template of the tiny models.
 pub(crate) const TEMPLATE: &str = "{% for m in messages %}{{ m.content }} {% endfor %}";
+
+/// What each frequency is divided by, computed as llama.cpp's converter does.
+fn rope_divisors(scaling: &Value, theta: f64, dim: usize) -> Tensor {
+    let number = |key: &str| scaling[key].as_f64().unwrap();
+    let (factor, context) = (number("factor"), number("original_max_position_embeddings"));
+    let (low, high) = (number("low_freq_factor"), number("high_freq_factor"));
+    let divisors: Vec<f32> = (0..dim / 2)
+        .map(|i| {
+            let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * i as f64 / dim as f64);
+            let divisor = if wavelength < context / high {
+                1.0
+            } else if wavelength > context / low {
+                factor
+            } else {
+                let smooth = (context / wavelength - low) / (high - low);
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            };
+            divisor as f32
+        })
+        .collect();
+    Tensor::new(divisors, &Device::Cpu).unwrap()
+}
 
 /// Row `2i + s` of a head becomes what was row `s * dim/2 + i`.
 fn interleave(tensor: &Tensor, heads: usize) -> Tensor {
