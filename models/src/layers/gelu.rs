@@ -67,7 +67,7 @@ fn tanh_row_body(row: &mut [f32], factor: f32, bias: &[f32]) {
     for (value, bias) in row.iter_mut().zip(bias) {
         let x = *value * factor + bias;
         // 0.5 (1 + tanh u) = 1 / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
-        let doubled = 1.595_769_1 * x * (1.0 + 0.044_715 * x * x);
+        let doubled = 1.595_769 * x * (1.0 + 0.044_715 * x * x);
         *value = x / (1.0 + exp(-doubled));
     }
 }

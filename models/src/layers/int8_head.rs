@@ -1,7 +1,7 @@
 //! A matrix of int8 blocks times f32 vectors.
 //!
 //! A tied head is read whole for every token, and its time is that of reading it. Weights stand in blocks of
-//! [`BLOCK`] with one scale each; the products are formed in f32, so only the weights are rounded.
+//! 32 with one scale each; the products are formed in f32, so only the weights are rounded.
 
 use super::simd::{Isa, LANES, compiled_for_each_isa};
 use crate::Result;
