@@ -78,7 +78,9 @@ fn a_cancelled_turn_keeps_the_conversation() {
 #[test]
 fn a_full_context_drops_the_oldest_turns_and_says_so() {
     let mut session = session();
-    let limit = session.context_length();
+    let limit = 300;
+    session.limit_context(limit);
+    assert_eq!(session.context_length(), limit);
     let long = "word ".repeat(limit / 3);
     let mut messages = vec![Message::new("system", "You are terse.")];
     for _ in 0..3 {

@@ -127,6 +127,10 @@ pub struct ChatArgs {
     #[arg(long, env = "SOTTO_SYSTEM")]
     pub system: Option<String>,
 
+    /// Use at most this many tokens of the model's context; old turns are dropped earlier
+    #[arg(long, env = "SOTTO_CONTEXT", value_name = "TOKENS")]
+    pub context: Option<usize>,
+
     /// Continue a conversation saved with /save
     #[arg(long, env = "SOTTO_LOAD", value_name = "FILE")]
     pub load: Option<PathBuf>,
@@ -246,6 +250,10 @@ pub struct ApiArgs {
     /// Address to listen on; loopback only
     #[arg(long, env = "SOTTO_API_LISTEN", default_value = "127.0.0.1:8642")]
     pub listen: std::net::SocketAddr,
+
+    /// Sentence encoder behind /v1/embeddings: a built-in name, a hub id or a path; started on first use
+    #[arg(long, env = "SOTTO_EMBEDDING_MODEL", value_name = "MODEL", default_value = "minilm")]
+    pub embedding_model: String,
 
     /// Key that clients must send; a random one is made and printed when absent
     #[arg(long, env = "SOTTO_API_KEY", hide_env_values = true)]

@@ -4,11 +4,14 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use models::bert::Bert;
+use models::config::Family;
 use models::layers::head::HeadPrecision;
 use models::linear::dense::DenseBackend;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
 use models::split::{ClientPart, ServerPart};
+use models::tokenizer::Tokenizer;
 
 use super::args::{BackendChoice, RoundsChoice, ServerArgs};
 use crate::backend::{Backend, BackendKind, Int8Backend, SimulatedBackend};
@@ -76,6 +79,7 @@ fn remote(
     let connect: ConnectString = server.parse()?;
     let accept = args.accept_changed_model;
     let options = RemoteOptions {
+        families: vec![Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gpt2],
         rounds: preference(args.rounds),
         accept_change: Box::new(move |change| accept || ask(change)),
         cancelled,
@@ -135,6 +139,59 @@ fn reference(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> 
     let session = Session::new(model, Backend::new(backend), part.tokenizer.clone(), template, accounting);
     let description = format!("{} on this machine, in clear ({:?} reference)", local.name, args.backend);
     Ok(Opened { session, name: local.name, description, embedded: None })
+}
+
+/// A sentence encoder with its backend.
+pub struct OpenedEncoder {
+    /// The encoder.
+    pub encoder: Bert,
+    /// Where its linear layers run.
+    pub backend: Backend,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Name of the model.
+    pub name: String,
+    /// The server started by this process; dropped behind the backend.
+    _embedded: Option<Embedded>,
+}
+
+/// Opens the encoder `model` on this machine, or a sentence encoder of the server that the arguments name.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_encoder(args: &ServerArgs, model: &str, progress: &dyn FetchProgress) -> Result<OpenedEncoder> {
+    let cache = Cache::from_env()?;
+    let accept = args.accept_changed_model;
+    let (connected, embedded) = match &args.server {
+        Some(server) => {
+            // The digest in the string names the chat model; the encoder is checked against memory.
+            let connect = ConnectString { model: None, ..server.parse()? };
+            let options = RemoteOptions {
+                families: vec![Family::Bert],
+                rounds: preference(args.rounds),
+                accept_change: Box::new(move |_| accept),
+                mask_timeout: args.mask_timeout_s,
+                ..RemoteOptions::new(cache)
+            };
+            (crate::client::connect(&connect, options, progress)?, None)
+        }
+        None => {
+            let args = ServerArgs { model: model.to_owned(), ..args.clone() };
+            let local = local(&args, &cache, progress)?;
+            let options =
+                EmbeddedOptions { mask_timeout: args.mask_timeout_s, ..EmbeddedOptions::new(cache) };
+            let (embedded, connected) = Embedded::start(&local, options, progress)?;
+            (connected, Some(embedded))
+        }
+    };
+    Ok(OpenedEncoder {
+        encoder: connected.part.encoder()?,
+        backend: Backend::new(BackendKind::Remote(Box::new(connected.backend))),
+        tokenizer: connected.part.tokenizer,
+        name: connected.name,
+        _embedded: embedded,
+    })
 }
 
 fn session(connected: Connected) -> Result<Session> {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use fhe_layers::{Client, ClientOptions, Instance};
+use models::config::Family;
 use models::split::plan::PlanKind;
 use models::split::{ClientPart, LoadedClientPart};
 
@@ -58,6 +59,8 @@ pub struct RemoteOptions {
     pub cache: Cache,
     /// Name of the model wanted; any when absent.
     pub model: Option<String>,
+    /// Model families that will do; any when empty.
+    pub families: Vec<Family>,
     /// Which plan to use.
     pub rounds: RoundsPreference,
     /// A local copy of the client part, if there is one: nothing is downloaded or remembered then.
@@ -78,6 +81,7 @@ impl RemoteOptions {
         Self {
             cache,
             model: None,
+            families: Vec::new(),
             rounds: RoundsPreference::Auto,
             client_directory: None,
             accept_change: Box::new(|_| false),
@@ -252,7 +256,14 @@ fn choose(
         ),
     };
     let name = pinned.map(|entry| entry.name.as_str()).or(options.model.as_deref());
-    let named: Vec<_> = offers.iter().filter(|entry| name.is_none_or(|name| entry.name == name)).collect();
+    let of_family = |entry: &ModelEntry| {
+        let family = entry.architecture.parse::<Family>();
+        options.families.is_empty() || family.is_ok_and(|family| options.families.contains(&family))
+    };
+    let named: Vec<_> = offers
+        .iter()
+        .filter(|entry| name.is_none_or(|name| entry.name == name) && of_family(entry))
+        .collect();
     let wanted = |entry: &&ModelEntry| match options.rounds {
         RoundsPreference::Only(kind) => entry.plan == kind.as_str(),
         RoundsPreference::Auto => true,
@@ -319,6 +330,7 @@ mod tests {
             name: name.to_owned(),
             digest: vec![byte; 32].into(),
             plan: plan.to_owned(),
+            architecture: "llama".to_owned(),
             tau: 64,
             rounds,
             weight_bytes,
@@ -350,6 +362,8 @@ mod tests {
         let auto = options(RoundsPreference::Auto);
         let missing = choose(&offers(), Some(&[9; 32]), &auto, Duration::ZERO);
         assert!(matches!(missing, Err(Error::UnknownModel { .. })));
+        let encoder = RemoteOptions { families: vec![Family::Bert], ..options(RoundsPreference::Auto) };
+        assert!(matches!(choose(&offers(), None, &encoder, Duration::ZERO), Err(Error::Usage(_))));
         let other = RemoteOptions { model: Some("b".to_owned()), ..auto };
         assert!(matches!(choose(&offers(), None, &other, Duration::ZERO), Err(Error::Usage(_))));
     }

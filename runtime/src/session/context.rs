@@ -13,7 +13,7 @@ impl Session {
     /// Makes `tokens` stand for the messages with room for an answer. Returns how many old messages
     /// were dropped for it.
     pub(super) fn fit_context(&mut self, options: &GenerateOptions) -> Result<usize> {
-        let limit = self.model.context_length();
+        let limit = self.context_limit;
         let room = options.max_tokens.clamp(1, ANSWER_ROOM.min(limit / 4).max(1));
         let mut dropped = 0;
         loop {

@@ -106,6 +106,8 @@ pub struct Session {
     rendered: String,
     /// Whether `tokens` come from the messages.
     conversing: bool,
+    /// Positions to use of those the model has.
+    context_limit: usize,
 }
 
 impl Session {
@@ -118,6 +120,7 @@ impl Session {
         accounting: Arc<Accounting>,
     ) -> Self {
         Self {
+            context_limit: model.context_length(),
             model,
             backend,
             tokenizer,
@@ -171,9 +174,15 @@ impl Session {
         &self.tokenizer
     }
 
-    /// Positions the model can hold.
+    /// Positions the conversation can fill.
     pub fn context_length(&self) -> usize {
-        self.model.context_length()
+        self.context_limit
+    }
+
+    /// Uses at most `positions` of the model's context, at least 64: less memory, and old turns are
+    /// dropped earlier.
+    pub fn limit_context(&mut self, positions: usize) {
+        self.context_limit = positions.max(64).min(self.model.context_length());
     }
 
     /// Tokens in the cache.
@@ -274,7 +283,7 @@ impl Session {
             decode_passes: 0,
             cost: Totals::default(),
         };
-        let limit = self.model.context_length();
+        let limit = self.context_limit;
         while answer.token_ids.len() < options.max_tokens {
             if cancelled() {
                 answer.finish = Finish::Cancelled;

@@ -9,7 +9,7 @@ use runtime::embedded::{LocalModel, local_model};
 use runtime::fetch::{Cache, ModelRef, NoProgress};
 
 /// The program, with no `SOTTO_*` variable of the surroundings but the cache.
-pub fn sotto() -> Command {
+pub(crate) fn sotto() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -22,7 +22,7 @@ pub fn sotto() -> Command {
 }
 
 /// Runs the program with `input` on its standard input.
-pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn with_input(command: &mut Command, input: &[u8]) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that refuses early may close the pipe before all is written.
@@ -31,19 +31,19 @@ pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
 }
 
 /// Standard error as text.
-pub fn errors(output: &Output) -> String {
+pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The last line of standard output, as JSON.
-pub fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let line = text.lines().last().unwrap_or_else(|| panic!("no output; errors: {}", errors(output)));
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
 }
 
 /// The default model, fetched and split.
-pub fn smollm2() -> LocalModel {
+pub(crate) fn smollm2() -> LocalModel {
     let binding = runtime::split_store::binding(64).unwrap();
     let model = ModelRef::parse("smollm2-135m").unwrap();
     local_model(&model, PlanKind::Plain, &binding, &Cache::from_env().unwrap(), &NoProgress).unwrap()

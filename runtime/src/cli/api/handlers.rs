@@ -11,9 +11,11 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::embed::{Embedder, EmbeddingRequest};
 use super::wire::{ApiError, ChatRequest, Completion};
 use super::worker::{Event, Worker};
 use crate::error::Error;
@@ -21,18 +23,30 @@ use crate::error::Error;
 /// What the handlers share.
 pub(super) struct State {
     pub(super) worker: Worker,
+    pub(super) embedder: Embedder,
     pub(super) model: String,
+    pub(super) embedding_model: String,
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+/// Reads a request; the message names a place, never the text.
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad(format!("not a valid request (line {} column {})", error.line(), error.column()))
+    })
+}
+
 /// `GET /v1/models`.
 pub(super) async fn models(Extract(state): Extract<Arc<State>>) -> Json<Value> {
     Json(json!({
         "object": "list",
-        "data": [{ "id": state.model, "object": "model", "created": 0, "owned_by": "sotto" }],
+        "data": [
+            { "id": state.model, "object": "model", "created": 0, "owned_by": "sotto" },
+            { "id": state.embedding_model, "object": "model", "created": 0, "owned_by": "sotto" },
+        ],
     }))
 }
 
@@ -41,10 +55,7 @@ pub(super) async fn chat_completions(
     Extract(state): Extract<Arc<State>>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    // The parser's message names a place, never the text.
-    let request: ChatRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad(format!("not a valid request (line {} column {})", error.line(), error.column()))
-    })?;
+    let request: ChatRequest = parsed(&body)?;
     let (stream, usage) = (request.stream, request.wants_usage());
     let (messages, options) = request.parse()?;
     let completion = Completion {
@@ -102,8 +113,14 @@ fn chunks(completion: &Completion, event: Event, usage: bool) -> Vec<String> {
 }
 
 /// `POST /v1/embeddings`.
-pub(super) async fn embeddings() -> ApiError {
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "this server has no embedding model")
+pub(super) async fn embeddings(
+    Extract(state): Extract<Arc<State>>,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let request: EmbeddingRequest = parsed(&body)?;
+    let base64 = request.wants_base64();
+    let embedded = state.embedder.embed(request.parse()?).await?;
+    Ok(Json(embedded.object(base64)))
 }
 
 /// Everything else.

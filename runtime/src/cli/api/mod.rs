@@ -9,6 +9,7 @@
 //! Every request needs the key printed at start. Requests that a web page could cause (a foreign
 //! `Host` or `Origin`) are refused, and no CORS header is ever sent.
 
+mod embed;
 mod guard;
 mod handlers;
 mod wire;
@@ -62,7 +63,13 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
         .and_then(|()| out.flush())
         .map_err(io("writing to standard output"))?;
     let worker = worker::Worker::start(opened, interrupt.flag())?;
-    let state = Arc::new(handlers::State { worker, model: name });
+    let embedder = embed::Embedder::new(&args.server, &args.embedding_model);
+    let state = Arc::new(handlers::State {
+        worker,
+        embedder,
+        model: name,
+        embedding_model: args.embedding_model.clone(),
+    });
     let guard = Arc::new(guard::Guard::new(address, key));
     let router = Router::new()
         .route("/v1/models", get(handlers::models))

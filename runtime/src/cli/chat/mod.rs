@@ -35,6 +35,9 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let saved = args.load.as_deref().map(history::load).transpose()?;
     let bars = Bars::new(args.quiet);
     let mut opened = open(&args.server, &bars, interrupt.flag())?;
+    if let Some(context) = args.context {
+        opened.session.limit_context(context);
+    }
     let mut messages = saved.unwrap_or_default();
     if let Some(system) = &args.system {
         messages.retain(|message| message.role != "system");
