@@ -1,5 +1,6 @@
 //! Arguments of `anonymize`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,10 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Score detection on labelled documents
     Eval(EvalArgs),
+    /// Send made-up values through a proxy to a throwaway provider on this machine, and look for them there
+    Verify(VerifyArgs),
+    /// Stand between programs and a chat API: it sees placeholders, they see values
+    Proxy(ProxyArgs),
     /// Run linear layers for clients (what the encrypted backend starts on this machine)
     #[command(hide = true)]
     Serve(runtime::cli::serve::ServeArgs),
@@ -144,6 +149,62 @@ pub struct EvalArgs {
     /// Print up to this many spans that were missed or found without cause (shows text)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub mistakes: usize,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+}
+
+/// Arguments of `anonymize verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Values to plant, the types in turn
+    #[arg(long, value_name = "N", default_value_t = 210)]
+    pub values: usize,
+
+    /// Seed of the values
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Fail also if a value was not found
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+}
+
+/// Arguments of `anonymize proxy`.
+#[derive(Clone, Debug, Args)]
+pub struct ProxyArgs {
+    /// Base address of the provider, e.g. https://api.example.com/v1
+    #[arg(long, env = "SOTTO_UPSTREAM", value_name = "URL")]
+    pub upstream: String,
+
+    /// The provider's key
+    #[arg(long, env = "SOTTO_UPSTREAM_KEY", value_name = "KEY", hide_env_values = true)]
+    pub upstream_key: Option<String>,
+
+    /// Loopback address to listen on; port 0 takes a free one
+    #[arg(long, env = "SOTTO_PROXY_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8643")]
+    pub listen: SocketAddr,
+
+    /// Key that programs have to show; a random one is made without it
+    #[arg(long, env = "SOTTO_PROXY_KEY", value_name = "KEY", hide_env_values = true)]
+    pub key: Option<String>,
+
+    /// Append types, counts and times of every request to this file, never values
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+
+    /// Send pictures, sound and files as they are instead of refusing them
+    #[arg(long)]
+    pub allow_attachments: bool,
 
     /// Detection
     #[command(flatten)]

@@ -5,8 +5,10 @@ mod eval;
 mod explain;
 mod files;
 mod jsonl;
+mod proxy;
 mod redact;
 mod restore;
+mod verify;
 
 pub(crate) use jsonl::SpanRecord;
 
@@ -49,6 +51,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Restore(args) => restore::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
         Command::Serve(args) => Ok(runtime::cli::serve::run(&args)?),
     }
 }

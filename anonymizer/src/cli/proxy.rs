@@ -1,0 +1,79 @@
+//! `anonymize proxy`.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use runtime::cli::progress::Bars;
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+use super::args::ProxyArgs;
+use super::{config, model_options};
+use crate::error::{Error, Result};
+use crate::model::ModelDetector;
+use crate::proxy::worker::Worker;
+use crate::proxy::{self, ProxyOptions};
+use crate::scan::{Rules, Scanner};
+
+pub(super) fn run(args: &ProxyArgs) -> Result<()> {
+    let config = config(&args.detection)?;
+    let rules = Arc::new(Rules::new(&config)?);
+    let model = model_options(&args.detection)?;
+    let quiet = args.detection.quiet;
+    let own = Arc::clone(&rules);
+    let worker = Worker::start(rules, move || {
+        let detector = ModelDetector::open(&model, config.detect_options(), &Bars::new(quiet))?;
+        Ok(Scanner::new(own, Box::new(detector)))
+    })?;
+    let key = match &args.key {
+        Some(key) => Zeroizing::new(key.clone()),
+        None => random_key(),
+    };
+    let options = ProxyOptions {
+        upstream: args.upstream.clone(),
+        upstream_key: args.upstream_key.clone().map(Zeroizing::new),
+        key: key.clone(),
+        audit: args.audit.clone(),
+        allow_attachments: args.allow_attachments,
+    };
+    runtime()?.block_on(async {
+        let failed = |source| Error::Io { context: format!("listening on {}", args.listen), source };
+        let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let mut out = std::io::stdout().lock();
+        let told = writeln!(out, "base URL  http://{address}/v1\nkey       {}\nweb page  http://{address}/#key={}", &*key, &*key)
+            .and_then(|()| out.flush());
+        told.map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })?;
+        drop(out);
+        proxy::run(listener, worker, options, stopped()).await
+    })
+}
+
+/// A key of 256 bits.
+pub(super) fn random_key() -> Zeroizing<String> {
+    let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
+    Zeroizing::new(format!("sk-anonymize-{}", &*Zeroizing::new(hex::encode(*bytes))))
+}
+
+/// The runtime of a proxy.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|source| Error::Io { context: "starting a runtime".to_owned(), source })
+}
+
+/// Ready when the program should stop.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            // Without the signal's handler, its default ends the program.
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
