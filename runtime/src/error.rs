@@ -206,6 +206,7 @@ impl Error {
             Self::Usage(_) | Self::ConnectString(_) => 2,
             Self::Connect { .. } | Self::Transport(_) | Self::ShuttingDown => 3,
             Self::Credential | Self::Budget { .. } | Self::Lease(_) | Self::Busy { .. } => 4,
+            Self::Remote { reason, .. } if reason == reason::BUDGET => 4,
             Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
             Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
             Self::PortInUse { .. } => 7,

@@ -15,9 +15,15 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(&["--ephemeral-credential"])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let local = smollm2();
         let mut child = sotto()
-            .args(["serve", "--ephemeral-credential", "--split"])
+            .arg("serve")
+            .args(arguments)
+            .arg("--split")
             .arg(&local.directory)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -69,6 +75,26 @@ fn a_remote_server_answers_and_wrong_credentials_do_not() {
     let output = chat(&other_pin, cache.path()).args(["-p", "Hello."]).output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", errors(&output));
     assert!(errors(&output).contains("certificate"));
+}
+
+#[test]
+fn a_budget_that_runs_out_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let state_argument = ["--state", state.path().to_str().unwrap()];
+    let added =
+        sotto().arg("credential").args(state_argument).args(["add", "--budget", "64"]).output().unwrap();
+    assert!(added.status.success(), "{}", errors(&added));
+    let credential = String::from_utf8(added.stdout).unwrap();
+    let server = Server::start_with(&state_argument);
+    let connect = format!("{}&credential={}", server.connect, credential.trim());
+    let output = chat(&connect, cache.path())
+        .args(["-p", "Count.", "--max-tokens", "200", "--ignore-eos", "--temperature", "0"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", errors(&output));
+    assert!(errors(&output).contains("budget"), "{}", errors(&output));
+    assert!(!output.stdout.is_empty(), "what was paid for was answered");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! | task | what it does |
 //! |---|---|
-//! | `ci` | every check below, then tests, README commands, benchmark smoke and the short trust suite |
+//! | `ci` | layout, licences, spelling, tests, clippy, docs, README commands, benchmark smoke |
 //! | `layout` | file sizes, crate directions, client/server separation, where `unsafe` may stand |
 //! | `readme` | runs the shell commands of README.md exactly as printed |
 //! | `trust` | faults, load, hostile input and leak searches; `--full` runs the long versions |

@@ -41,8 +41,12 @@ pub(super) fn run(args: &ProxyArgs) -> Result<()> {
         let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut out = std::io::stdout().lock();
-        let told = writeln!(out, "base URL  http://{address}/v1\nkey       {}\nweb page  http://{address}/#key={}", &*key, &*key)
-            .and_then(|()| out.flush());
+        let told = writeln!(
+            out,
+            "base URL  http://{address}/v1\nkey       {}\nweb page  http://{address}/#key={}",
+            &*key, &*key
+        )
+        .and_then(|()| out.flush());
         told.map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })?;
         drop(out);
         proxy::run(listener, worker, options, stopped()).await

@@ -285,10 +285,13 @@ fn extend_streets(text: &[char], found: &mut [Found]) {
         let gap = &text[number.end..street.start];
         let name: String = gap.iter().collect();
         let capitalised = |word: &str| word.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit());
-        if gap.len() <= NEAR && !gap.contains(&'\n') && !gap.contains(&',') && !name.trim().is_empty() {
-            if name.split_whitespace().all(capitalised) {
-                street.start = number.end + 1;
-            }
+        if gap.len() <= NEAR
+            && !gap.contains(&'\n')
+            && !gap.contains(&',')
+            && !name.trim().is_empty()
+            && name.split_whitespace().all(capitalised)
+        {
+            street.start = number.end + 1;
         }
     }
 }

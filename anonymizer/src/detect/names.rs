@@ -19,8 +19,8 @@ const PARTICLES: [&str; 18] = [
     "de", "del", "della", "der", "den", "di", "da", "dos", "du", "la", "le", "van", "von", "ten", "al",
     "bin", "ibn", "y",
 ];
-/// Titles that stand in front of a surname, or of a full name.
 
+/// Titles that stand in front of a surname, or of a full name.
 const TITLES: [&str; 25] = [
     "mr",
     "mrs",

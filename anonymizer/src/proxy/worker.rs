@@ -40,9 +40,12 @@ pub struct Answer {
     pub ms: f64,
 }
 
+/// Spans of each text, and the tokens that the model read.
+type Scanned = Result<(Vec<Vec<Span>>, usize), Failure>;
+
 struct Job {
     texts: Vec<String>,
-    reply: oneshot::Sender<Result<(Vec<Vec<Span>>, usize), Failure>>,
+    reply: oneshot::Sender<Scanned>,
 }
 
 /// The way to the thread. Cheap to clone.

@@ -65,7 +65,8 @@ fn measured_noise_matches_the_formulas() {
     // Even rows are zero: no body noise. Odd rows are all +-127: norm 4064.
     let row_norm = 127.0 * (D_IN as f64).sqrt();
     for (tau, rows) in [(8, 512), (64, 64), (256, 32)] {
-        let weight = |i: usize| if (i / D_IN).is_multiple_of(2) { 0 } else { 127 * (1 - 2 * (i * 7 % 13 % 2) as i8) };
+        let weight =
+            |i: usize| if (i / D_IN).is_multiple_of(2) { 0 } else { 127 * (1 - 2 * (i * 7 % 13 % 2) as i8) };
         let weights: Vec<i8> = (0..rows * D_IN).map(weight).collect();
         let results = noise_of_zeros(tau, &weights, rows);
         let params = n2048_q50_tau(tau).unwrap();

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of the hint that exist at once, at most; fewer for small models.
+/// Rows of the hint that exist at once, at most; fewer towards the end.
 const MAX_CHUNK_ROWS: usize = 2048;
 
 /// How preparing reports and where it runs (the current rayon pool).
@@ -59,12 +59,12 @@ impl PreparedModel {
         let blocks = layout.blocks();
         let packing = Packing::new(instance.ring(), instance.params().gadget());
         let key_masks = key_masks(&instance);
-        // A sixteenth of the rows keeps the hint small beside the finished tables.
-        let chunk_blocks = (blocks / 8).clamp(1, (MAX_CHUNK_ROWS / phi).max(1));
         let mut public = PublicMasks::default();
         let mut tables = Filling::zeroed(&instance, form)?;
-        for first in (0..blocks).step_by(chunk_blocks) {
-            let chunk = first..(first + chunk_blocks).min(blocks);
+        let mut done = 0;
+        while done < blocks {
+            let chunk = done..done + chunk_blocks(blocks - done, phi);
+            done = chunk.end;
             let hints = hint_rows(&instance, &weights, &mut public, chunk.start * phi..chunk.end * phi);
             tables.blocks_mut(&instance, chunk.clone()).into_par_iter().enumerate().for_each_init(
                 || (packing.scratch(instance.ring()), vec![0; phi * instance.params().n()]),
@@ -82,6 +82,12 @@ impl PreparedModel {
         }
         Ok(tables.finish(instance))
     }
+}
+
+/// Blocks of the next chunk, of `remaining`. A row's hint takes 16 KB, its compact digits 8: with half of what remains, the
+/// hint fits into the room of tables that are not filled yet, and preparing needs little more than its result.
+fn chunk_blocks(remaining: usize, phi: usize) -> usize {
+    remaining.div_ceil(2).min((MAX_CHUNK_ROWS / phi).max(1))
 }
 
 /// `A` of the round in work, in orbit order.

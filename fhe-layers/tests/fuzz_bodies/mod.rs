@@ -25,7 +25,7 @@ fn params() -> &'static Params {
 }
 
 /// A batch's keys, from a client.
-pub fn keys(bytes: &[u8]) {
+pub(crate) fn keys(bytes: &[u8]) {
     if let Ok(keys) = EvaluationKeys::from_bytes(params(), bytes) {
         assert_eq!(keys.to_bytes(params()), bytes);
         drop(ExpandedKeys::new(instance(), &keys));
@@ -33,7 +33,7 @@ pub fn keys(bytes: &[u8]) {
 }
 
 /// Mask blocks, from a server.
-pub fn masks(bytes: &[u8]) {
+pub(crate) fn masks(bytes: &[u8]) {
     if let Ok(blocks) = MaskBlock::read_all(params(), bytes) {
         let mut again = Vec::new();
         blocks.iter().for_each(|block| block.write(&mut again));
@@ -42,7 +42,7 @@ pub fn masks(bytes: &[u8]) {
 }
 
 /// A body, from a client; its first byte says how many features are expected.
-pub fn body(bytes: &[u8]) {
+pub(crate) fn body(bytes: &[u8]) {
     let Some((&d_in, bytes)) = bytes.split_first() else { return };
     if let Ok(body) = Body::from_bytes(d_in.into(), bytes) {
         assert_eq!(body.to_bytes(), bytes);
@@ -51,7 +51,7 @@ pub fn body(bytes: &[u8]) {
 }
 
 /// A reply, from a server; its first byte says how many rows are expected.
-pub fn reply(bytes: &[u8]) {
+pub(crate) fn reply(bytes: &[u8]) {
     let Some((&rows, bytes)) = bytes.split_first() else { return };
     if let Ok(reply) = Reply::from_bytes(rows.into(), bytes) {
         assert_eq!(reply.to_bytes(), bytes);
@@ -59,7 +59,7 @@ pub fn reply(bytes: &[u8]) {
 }
 
 /// Tables, from a disk.
-pub fn saved_tables(bytes: &[u8]) {
+pub(crate) fn saved_tables(bytes: &[u8]) {
     let shared = Arc::new(bytes.to_vec());
     if let Ok(tables) = PreparedModel::load(Arc::clone(instance()), shared, TableForm::Compact) {
         let mut again = Vec::new();

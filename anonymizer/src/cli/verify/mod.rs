@@ -68,8 +68,13 @@ async fn send_all(args: &VerifyArgs, worker: Worker) -> Result<BTreeMap<&'static
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let base = format!("http://{}", listener.local_addr().map_err(failed)?);
     let key = proxy::random_key();
-    let options =
-        ProxyOptions { upstream, upstream_key: None, key: key.clone(), audit: None, allow_attachments: false };
+    let options = ProxyOptions {
+        upstream,
+        upstream_key: None,
+        key: key.clone(),
+        audit: None,
+        allow_attachments: false,
+    };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async {
         // Whichever way the sender goes, it is time to stop.
@@ -114,8 +119,10 @@ impl Sender {
         let mark = index.to_string();
         let session = format!("verify-{index}");
         let stream = index % 2 == 1;
-        let checked = self.post("/check", &mark, &json!({ "text": planted.text, "session": session })).await?;
-        let checked: Value = serde_json::from_str(&checked).map_err(|_| Error::Upstream("no JSON".to_owned()))?;
+        let checked =
+            self.post("/check", &mark, &json!({ "text": planted.text, "session": session })).await?;
+        let checked: Value =
+            serde_json::from_str(&checked).map_err(|_| Error::Upstream("no JSON".to_owned()))?;
         let request = json!({
             "model": "verify", "stream": stream,
             "messages": [{ "role": "user", "content": planted.text }],
@@ -123,7 +130,8 @@ impl Sender {
         });
         let answer = self.post("/v1/chat/completions", &mark, &request).await?;
         let said = if stream { streamed(&answer) } else { whole(&answer) };
-        let arrived = self.provider.seen(&mark).ok_or_else(|| Error::Upstream("nothing arrived".to_owned()))?;
+        let arrived =
+            self.provider.seen(&mark).ok_or_else(|| Error::Upstream("nothing arrived".to_owned()))?;
         let fate = if !is_covered(planted, &checked) {
             Fate::Missed
         } else if arrived.contains(&planted.value) {
@@ -136,7 +144,8 @@ impl Sender {
 
     async fn post(&self, path: &str, mark: &str, body: &Value) -> Result<String> {
         let failed = |error: reqwest::Error| Error::Upstream(error.without_url().to_string());
-        let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(&*self.key).header(MARK, mark);
+        let request =
+            self.client.post(format!("{}{path}", self.base)).bearer_auth(&*self.key).header(MARK, mark);
         let response = request.json(body).send().await.map_err(failed)?;
         let status = response.status();
         let text = response.text().await.map_err(failed)?;
@@ -157,8 +166,11 @@ fn whole(answer: &str) -> String {
 }
 
 fn streamed(answer: &str) -> String {
-    let chunks = answer.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
-    chunks.map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()).collect()
+    let chunks =
+        answer.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    chunks
+        .map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Whether the spans cover every character of the value that is not white space.
@@ -166,14 +178,16 @@ fn is_covered(planted: &Planted, checked: &Value) -> bool {
     let Some(byte) = planted.text.find(&planted.value) else { return false };
     let start = planted.text[..byte].chars().count();
     let bounds = |span: &Value| Some((span["start"].as_u64()? as usize, span["end"].as_u64()? as usize));
-    let spans: Vec<(usize, usize)> = checked["spans"].as_array().into_iter().flatten().filter_map(bounds).collect();
+    let spans: Vec<(usize, usize)> =
+        checked["spans"].as_array().into_iter().flatten().filter_map(bounds).collect();
     let covered = |at: usize| spans.iter().any(|&(from, to)| from <= at && at < to);
     planted.value.chars().enumerate().all(|(at, c)| c.is_whitespace() || covered(start + at))
 }
 
 fn report(args: &VerifyArgs, rows: &BTreeMap<&'static str, Row>) -> Result<()> {
     let mut all = Row::default();
-    let mut out = format!("{:<20} {:>7} {:>6} {:>6} {:>6}  verdict\n", "type", "planted", "clean", "leaked", "missed");
+    let mut out =
+        format!("{:<20} {:>7} {:>6} {:>6} {:>6}  verdict\n", "type", "planted", "clean", "leaked", "missed");
     for (label, row) in rows {
         all.planted += row.planted;
         all.clean += row.clean;
@@ -204,5 +218,8 @@ fn line(label: &str, row: &Row) -> String {
         (0, _, _) => "NOT RESTORED",
         _ => "LEAK",
     };
-    format!("{label:<20} {:>7} {:>6} {:>6} {:>6}  {verdict}\n", row.planted, row.clean, row.leaked, row.missed)
+    format!(
+        "{label:<20} {:>7} {:>6} {:>6} {:>6}  {verdict}\n",
+        row.planted, row.clean, row.leaked, row.missed
+    )
 }

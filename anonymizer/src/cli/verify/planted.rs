@@ -13,11 +13,56 @@ pub(super) struct Planted {
     pub(super) text: String,
 }
 
-const GIVEN: &[&str] = &["Marisol", "Thandiwe", "Oluwaseun", "Beatriz", "Jonathan", "Priya", "Caroline", "Mateusz", "Yasmin", "Rebecca"];
-const FAMILY: &[&str] = &["Kowalski", "Okonkwo", "Castellanos", "Lindqvist", "Yamamoto", "Fitzgerald", "Haddad", "Brennan", "Rosenberg", "Petrov"];
-const CITIES: &[&str] = &["Savannah", "Leeds", "Rotterdam", "Milwaukee", "Zaragoza", "Brisbane", "Tucson", "Bristol", "Leipzig", "Denver"];
-const STATES: &[&str] = &["Wisconsin", "Texas", "Colorado", "Georgia", "Arizona", "Ohio", "Oregon", "Nevada", "Vermont", "Kansas"];
-const STREETS: &[&str] = &["Maple Street", "Harbour Road", "Wisteria Lane", "Juniper Drive", "Chestnut Avenue", "Orchard Way"];
+const GIVEN: &[&str] = &[
+    "Marisol",
+    "Thandiwe",
+    "Oluwaseun",
+    "Beatriz",
+    "Jonathan",
+    "Priya",
+    "Caroline",
+    "Mateusz",
+    "Yasmin",
+    "Rebecca",
+];
+const FAMILY: &[&str] = &[
+    "Kowalski",
+    "Okonkwo",
+    "Castellanos",
+    "Lindqvist",
+    "Yamamoto",
+    "Fitzgerald",
+    "Haddad",
+    "Brennan",
+    "Rosenberg",
+    "Petrov",
+];
+const CITIES: &[&str] = &[
+    "Savannah",
+    "Leeds",
+    "Rotterdam",
+    "Milwaukee",
+    "Zaragoza",
+    "Brisbane",
+    "Tucson",
+    "Bristol",
+    "Leipzig",
+    "Denver",
+];
+const STATES: &[&str] = &[
+    "Wisconsin",
+    "Texas",
+    "Colorado",
+    "Georgia",
+    "Arizona",
+    "Ohio",
+    "Oregon",
+    "Nevada",
+    "Vermont",
+    "Kansas",
+];
+const STREETS: &[&str] =
+    &["Maple Street", "Harbour Road", "Wisteria Lane", "Juniper Drive", "Chestnut Avenue", "Orchard Way"];
 const HOSTS: &[&str] = &["example.com", "example.org", "mail.example.net"];
 
 /// `count` values, the types in turn; the same for the same seed.
@@ -50,14 +95,17 @@ fn value(entity: Entity, rng: &mut StdRng) -> String {
         Entity::GivenName => pick(rng, GIVEN).to_owned(),
         Entity::Surname => pick(rng, FAMILY).to_owned(),
         Entity::Email => {
-            format!("{}.{}{}@{}", pick(rng, GIVEN), pick(rng, FAMILY), digits(rng, 2), pick(rng, HOSTS)).to_lowercase()
+            format!("{}.{}{}@{}", pick(rng, GIVEN), pick(rng, FAMILY), digits(rng, 2), pick(rng, HOSTS))
+                .to_lowercase()
         }
         Entity::PhoneNumber => match rng.random_range(0..3) {
             0 => format!("+1 {}{} 555 01{}", rng.random_range(2..9), digits(rng, 2), digits(rng, 2)),
             1 => format!("({}{}) 555-01{}", rng.random_range(2..9), digits(rng, 2), digits(rng, 2)),
             _ => format!("+44 7700 900{}", digits(rng, 3)),
         },
-        Entity::Url => format!("https://{}/in/{}{}", pick(rng, HOSTS), pick(rng, FAMILY).to_lowercase(), digits(rng, 3)),
+        Entity::Url => {
+            format!("https://{}/in/{}{}", pick(rng, HOSTS), pick(rng, FAMILY).to_lowercase(), digits(rng, 3))
+        }
         Entity::TaxId => format!("{}-{}", digits(rng, 2), digits(rng, 7)),
         Entity::BankAccount => match rng.random_range(0..2) {
             0 => iban(rng),
@@ -73,7 +121,9 @@ fn value(entity: Entity, rng: &mut StdRng) -> String {
         Entity::City => pick(rng, CITIES).to_owned(),
         Entity::State => pick(rng, STATES).to_owned(),
         Entity::ZipCode => digits(rng, 5),
-        Entity::Ssn => format!("{}-{}-{}", rng.random_range(101..650), rng.random_range(10..99), digits(rng, 4)),
+        Entity::Ssn => {
+            format!("{}-{}-{}", rng.random_range(101..650), rng.random_range(10..99), digits(rng, 4))
+        }
         Entity::CreditCardNumber => card(rng),
         Entity::IpAddress => match rng.random_range(0..2) {
             0 => format!("203.0.113.{}", rng.random_range(1..255)),
@@ -146,10 +196,22 @@ mod tests {
         let recognizers = Recognizers::new(&Config::default()).unwrap();
         for planted in planted(210, 7) {
             assert!(planted.text.contains(&planted.value));
-            let checked = [Entity::Email, Entity::Url, Entity::CreditCardNumber, Entity::IpAddress, Entity::Secret, Entity::Ssn];
+            let checked = [
+                Entity::Email,
+                Entity::Url,
+                Entity::CreditCardNumber,
+                Entity::IpAddress,
+                Entity::Secret,
+                Entity::Ssn,
+            ];
             if checked.contains(&planted.entity) {
-                let labels: Vec<String> = recognizers.scan(&planted.text).iter().map(|span| span.label.to_string()).collect();
-                assert!(labels.iter().any(|label| label == planted.entity.as_str()), "{} {labels:?}", planted.text);
+                let labels: Vec<String> =
+                    recognizers.scan(&planted.text).iter().map(|span| span.label.to_string()).collect();
+                assert!(
+                    labels.iter().any(|label| label == planted.entity.as_str()),
+                    "{} {labels:?}",
+                    planted.text
+                );
             }
         }
     }

@@ -56,15 +56,18 @@ async fn answer(State(provider): State<Provider>, headers: HeaderMap, bytes: Byt
     provider.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, strings);
     let said = request["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
     if request["stream"] != true {
-        return axum::Json(json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": said } }] }))
-            .into_response();
+        return axum::Json(
+            json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": said } }] }),
+        )
+        .into_response();
     }
     let chars: Vec<char> = said.chars().collect();
     let mut events: Vec<String> = chars
         .chunks(PIECE)
         .map(|piece| {
             let piece: String = piece.iter().collect();
-            let chunk = json!({ "choices": [{ "index": 0, "delta": { "content": piece }, "finish_reason": null }] });
+            let chunk =
+                json!({ "choices": [{ "index": 0, "delta": { "content": piece }, "finish_reason": null }] });
             format!("data: {chunk}\n\n")
         })
         .collect();

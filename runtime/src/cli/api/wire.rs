@@ -55,6 +55,9 @@ impl From<Error> for ApiError {
                 | models::Error::ChatTemplate { .. },
             ) => StatusCode::BAD_REQUEST,
             Error::Connect { .. } | Error::Transport(_) | Error::ShuttingDown => StatusCode::BAD_GATEWAY,
+            Error::Remote { reason, .. } if reason == crate::error::reason::BUDGET => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Error::Budget { .. } | Error::Busy { .. } | Error::SlotTimeout { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -60,7 +60,7 @@ impl LineReader {
     /// # Errors
     ///
     /// [`Error::Io`] when the terminal or the history file fails.
-    pub fn next(&mut self) -> Result<Entry> {
+    pub fn read_entry(&mut self) -> Result<Entry> {
         let mut fence = Fence::default();
         loop {
             let prompt = if fence.is_open() { CONTINUATION } else { PROMPT };

@@ -28,7 +28,7 @@ pub(super) fn run(
         eprintln!("{}\n/help lists the commands, Ctrl-D leaves.", opened.description);
     }
     loop {
-        let message = match reader.next()? {
+        let message = match reader.read_entry()? {
             Entry::End => return Ok(()),
             Entry::Interrupted => {
                 eprintln!("Ctrl-D or /exit leaves.");
