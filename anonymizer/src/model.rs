@@ -8,7 +8,7 @@ use models::linear::LinearBackend;
 use models::linear::dense::DenseBackend;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
-use models::split::{ClientPart, ProtocolBinding, ServerPart};
+use models::split::{ClientPart, ServerPart};
 use runtime::backend::{Backend, BackendKind, Int8Backend};
 use runtime::client::accounting::{Accounting, Totals};
 use runtime::client::{RemoteOptions, RoundsPreference, connect};
@@ -16,7 +16,7 @@ use runtime::embedded::{Embedded, EmbeddedOptions, LocalModel, local_model};
 use runtime::fetch::{Cache, FetchProgress, ModelRef};
 
 use crate::detect::{DetectOptions, Detection, Detector, Span};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::scan::TextDetector;
 
 /// The model's name in the cache.
@@ -148,14 +148,8 @@ impl ModelDetector {
 /// # Errors
 /// What fetching or splitting can fail with.
 pub fn local(tau: usize, cache: &Cache, progress: &dyn FetchProgress) -> Result<LocalModel> {
-    let params = fhe_params(tau)?;
-    let binding = ProtocolBinding { tau, params_id: params };
+    let binding = runtime::split_store::binding(tau)?;
     Ok(local_model(&ModelRef::parse(MODEL)?, PlanKind::Plain, &binding, cache, progress)?)
-}
-
-fn fhe_params(tau: usize) -> Result<String> {
-    let params = fhe_layers::params::sets::n2048_q50_tau(tau);
-    Ok(params.map_err(|error| Error::Usage(format!("tau {tau}: {error}")))?.id().to_owned())
 }
 
 impl TextDetector for ModelDetector {

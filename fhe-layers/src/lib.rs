@@ -32,6 +32,8 @@ pub mod arith;
 pub mod ciphertext;
 pub mod client;
 pub mod error;
+#[cfg(test)]
+mod golden;
 mod instance;
 pub mod kernels;
 pub mod layout;

@@ -110,7 +110,7 @@ impl PreparedModel {
     }
 
     /// `sum_j sum_i d_(j,i) sigma^(j-1)(kb_i)` for every job, into `scratch.sums`, orbit order.
-    pub(super) fn dot_products(
+    pub(crate) fn dot_products(
         &self,
         view: &View<'_>,
         jobs: &[MaskJob<'_>],
@@ -162,19 +162,19 @@ impl PreparedModel {
 }
 
 /// An encryption of zero under a batch's public key: `(u pk_a + e_a, u pk_b + e_b)`.
-pub(super) struct Zero {
+pub(crate) struct Zero {
     /// `u`, then its transform.
     ephemeral: SecretWords,
     /// `u pk_a` and `u pk_b`, in natural NTT order until they are added.
-    pub(super) mask: SecretWords,
-    pub(super) body: SecretWords,
-    pub(super) mask_noise: Zeroizing<Vec<i8>>,
-    pub(super) body_noise: Zeroizing<Vec<i8>>,
+    pub(crate) mask: SecretWords,
+    pub(crate) body: SecretWords,
+    pub(crate) mask_noise: Zeroizing<Vec<i8>>,
+    pub(crate) body_noise: Zeroizing<Vec<i8>>,
 }
 
 impl Zero {
     /// Zero without any randomness.
-    pub(super) fn new(n: usize) -> Self {
+    pub(crate) fn new(n: usize) -> Self {
         Self {
             ephemeral: SecretWords::zeroed(n),
             mask: SecretWords::zeroed(n),
@@ -195,7 +195,7 @@ impl Zero {
     }
 
     /// `(mask + zero_a, zero_b - sums)` in words: `mask` as coefficients, `sums` in orbit order. Uses `self` up.
-    pub(super) fn add_to(
+    pub(crate) fn add_to(
         &mut self,
         ring: &Ring,
         mask: &[u64],
@@ -237,9 +237,9 @@ fn block_rng(job: &MaskJob<'_>, block: usize) -> NoiseRng {
 }
 
 /// Buffers of one thread.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// `[jobs][n]`
-    pub(super) sums: Vec<u64>,
+    pub(crate) sums: Vec<u64>,
     first: Vec<u64>,
     second: Vec<u64>,
     zero: Zero,
@@ -247,7 +247,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(instance: &Instance, jobs: usize) -> Self {
+    pub(crate) fn new(instance: &Instance, jobs: usize) -> Self {
         let (ring, n) = (instance.ring(), instance.params().n());
         Self {
             sums: vec![0; jobs * n],

@@ -1,10 +1,8 @@
 //! The server: prepared tables, mask half, body half. It holds no secret of a client.
 
 pub mod body_half;
-#[cfg(test)]
-mod golden;
 mod huge;
-mod mask_half;
+pub(crate) mod mask_half;
 mod prepare;
 mod saved;
 mod table;

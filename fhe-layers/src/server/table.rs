@@ -37,7 +37,7 @@ const GROUP_BLOCKS: usize = 32;
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Compact digits of all blocks.
-pub(super) enum Compact {
+pub(crate) enum Compact {
     /// `[blocks][phi - 1][levels][n]`.
     Owned(Vec<i16>),
     /// Saved tables: the digits of block `i` start at byte `first + i * stride`.
@@ -46,7 +46,7 @@ pub(super) enum Compact {
 
 impl Compact {
     /// `[phi - 1][levels][n]`; `words` of them.
-    pub(super) fn block(&self, block: usize, words: usize) -> &[i16] {
+    pub(crate) fn block(&self, block: usize, words: usize) -> &[i16] {
         match self {
             Self::Owned(all) => &all[block * words..(block + 1) * words],
             Self::Saved { bytes, first, stride } => {
@@ -59,7 +59,7 @@ impl Compact {
 
 /// Digits of one block.
 #[derive(Clone, Copy)]
-pub(super) enum BlockDigits<'a> {
+pub(crate) enum BlockDigits<'a> {
     /// `n * terms` words.
     Ntt(&'a [u64]),
     /// `[phi - 1][levels][n]`.
@@ -67,21 +67,21 @@ pub(super) enum BlockDigits<'a> {
 }
 
 /// One block being filled.
-pub(super) struct BlockMut<'a> {
+pub(crate) struct BlockMut<'a> {
     /// Final mask, coefficients, `[n]`.
-    pub(super) mask: &'a mut [u64],
-    pub(super) digits: BlockDigitsMut<'a>,
+    pub(crate) mask: &'a mut [u64],
+    pub(crate) digits: BlockDigitsMut<'a>,
 }
 
 /// Digits of one block being filled.
-pub(super) enum BlockDigitsMut<'a> {
+pub(crate) enum BlockDigitsMut<'a> {
     Ntt(&'a mut [u64]),
     Compact(&'a mut [i16]),
 }
 
 impl BlockDigitsMut<'_> {
     /// Stores the digits of one term of the chain, given as coefficients and in orbit order.
-    pub(super) fn store(&mut self, ring: &Ring, j: usize, level: usize, digits: &[i16], orbit: &[u64]) {
+    pub(crate) fn store(&mut self, ring: &Ring, j: usize, level: usize, digits: &[i16], orbit: &[u64]) {
         let (shape, n) = (ring.shape(), ring.n());
         match self {
             Self::Ntt(words) => shape.store_term(words, j, level, orbit),
@@ -104,7 +104,7 @@ fn expand_block(ring: &Ring, digits: &[i16], words: &mut [u64], scratch: &mut [V
 
 impl BlockDigits<'_> {
     /// The compact form of either: the digits of NTT tables are small again after the inverse transform.
-    pub(super) fn compact(&self, ring: &Ring) -> Vec<i16> {
+    pub(crate) fn compact(&self, ring: &Ring) -> Vec<i16> {
         let (shape, n) = (ring.shape(), ring.n());
         let words = match self {
             Self::Compact(digits) => return digits.to_vec(),
@@ -138,7 +138,7 @@ pub struct PreparedModel {
 }
 
 /// Tables being filled by preparing.
-pub(super) struct Filling {
+pub(crate) struct Filling {
     masks: Vec<u64>,
     ntt: Vec<HugeWords>,
     compact: Vec<i16>,
@@ -149,7 +149,7 @@ impl Filling {
     ///
     /// # Errors
     /// [`crate::Error::Io`] when the system gives no memory.
-    pub(super) fn zeroed(instance: &Instance, form: TableForm) -> Result<Self> {
+    pub(crate) fn zeroed(instance: &Instance, form: TableForm) -> Result<Self> {
         let (blocks, words) = (instance.layout().blocks(), instance.ring().shape().table_words());
         let mut filling =
             Self { masks: vec![0; blocks * instance.params().n()], ntt: Vec::new(), compact: Vec::new() };
@@ -165,7 +165,7 @@ impl Filling {
     }
 
     /// Blocks to fill, in parallel.
-    pub(super) fn blocks_mut(&mut self, instance: &Instance, range: Range<usize>) -> Vec<BlockMut<'_>> {
+    pub(crate) fn blocks_mut(&mut self, instance: &Instance, range: Range<usize>) -> Vec<BlockMut<'_>> {
         let (n, words) = (instance.params().n(), instance.ring().shape().table_words());
         let masks = self.masks[range.start * n..range.end * n].chunks_exact_mut(n);
         if self.ntt.is_empty() {
@@ -183,7 +183,7 @@ impl Filling {
     }
 
     /// The finished tables.
-    pub(super) fn finish(self, instance: Arc<Instance>) -> PreparedModel {
+    pub(crate) fn finish(self, instance: Arc<Instance>) -> PreparedModel {
         if self.ntt.is_empty() {
             return PreparedModel::from_compact(instance, self.masks, Compact::Owned(self.compact));
         }
@@ -193,7 +193,7 @@ impl Filling {
 }
 
 /// The tables as one pass of the mask half sees them.
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     tables: &'a PreparedModel,
     compact: Option<Arc<Compact>>,
     words: usize,
@@ -204,7 +204,7 @@ impl View<'_> {
     ///
     /// # Panics
     /// If `block` is out of range.
-    pub(super) fn digits(&self, block: usize) -> BlockDigits<'_> {
+    pub(crate) fn digits(&self, block: usize) -> BlockDigits<'_> {
         match (&self.compact, self.tables.ntt[block / GROUP_BLOCKS].get()) {
             (Some(compact), None) => BlockDigits::Compact(compact.block(block, self.words)),
             (_, group) => {
@@ -216,7 +216,7 @@ impl View<'_> {
 }
 
 impl PreparedModel {
-    pub(super) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, compact: Compact) -> Self {
+    pub(crate) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, compact: Compact) -> Self {
         let groups = instance.layout().blocks().div_ceil(GROUP_BLOCKS);
         let ntt = (0..groups).map(|_| OnceLock::new()).collect();
         Self { instance, masks, ntt, compact: RwLock::new(Some(Arc::new(compact))) }
@@ -273,18 +273,18 @@ impl PreparedModel {
     }
 
     /// Number of mask blocks.
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.instance.layout().blocks()
     }
 
     /// Final mask of a block, coefficients, `[n]`.
-    pub(super) fn mask(&self, block: usize) -> &[u64] {
+    pub(crate) fn mask(&self, block: usize) -> &[u64] {
         let n = self.instance.params().n();
         &self.masks[block * n..(block + 1) * n]
     }
 
     /// The tables as they are now.
-    pub(super) fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         View { tables: self, compact: self.compact(), words: self.instance.ring().shape().table_words() }
     }
 }

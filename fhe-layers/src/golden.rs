@@ -4,9 +4,7 @@
 //! the same draws, each step here must give the same integers. `domain.json` pins what the reference leaves open:
 //! order and root of the transform, and the expansion of the public masks.
 
-use super::mask_half::{Scratch, Zero};
-use super::*;
-use crate::ciphertext::{EvaluationKeys, MaskBlock};
+use crate::ciphertext::{Body, EvaluationKeys, MaskBlock};
 use crate::client::batch::evaluation_keys;
 use crate::client::encrypt::{decode_centred, masked};
 use crate::client::{Client, ClientOptions};
@@ -17,6 +15,8 @@ use crate::params::{MASK_WORD_BITS, Params};
 use crate::random::noise::NoiseRng;
 use crate::random::xof::public_key_mask;
 use crate::secret::SecretWords;
+use crate::server::mask_half::{Scratch, Zero};
+use crate::server::*;
 use crate::switch::Switch;
 use serde_json::Value;
 use std::sync::Arc;
