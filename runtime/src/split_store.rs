@@ -87,7 +87,7 @@ pub(crate) fn instance(plan: &SplitPlan, binding: &ProtocolBinding, digest: [u8;
 /// The instance of a split on disk.
 ///
 /// # Errors
-/// As [`instance`].
+/// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes that it does not allow.
 pub(crate) fn entry_instance(entry: &SplitEntry) -> Result<Instance> {
     instance(entry.part.plan(), &entry.part.manifest().protocol, entry.part.digest().0)
 }
@@ -95,7 +95,7 @@ pub(crate) fn entry_instance(entry: &SplitEntry) -> Result<Instance> {
 /// Mask blocks of a split, the unit of progress.
 ///
 /// # Errors
-/// As [`instance`].
+/// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes that it does not allow.
 pub fn blocks(entry: &SplitEntry) -> Result<usize> {
     Ok(entry_instance(entry)?.layout().blocks())
 }

@@ -182,7 +182,7 @@ pub struct VerifyArgs {
 /// Arguments of `anonymize proxy`.
 #[derive(Clone, Debug, Args)]
 pub struct ProxyArgs {
-    /// Base address of the provider, e.g. https://api.example.com/v1
+    /// Base address of the provider, e.g. `https://api.example.com/v1`
     #[arg(long, env = "SOTTO_UPSTREAM", value_name = "URL")]
     pub upstream: String,
 

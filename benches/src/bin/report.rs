@@ -27,7 +27,7 @@ struct Args {
     /// Run only the steps whose name starts with this; the others keep their raw files.
     #[arg(long, value_name = "PREFIX")]
     only: Option<String>,
-    /// Folder to write (default: benches/runs/<date>-<cpu>).
+    /// Folder to write (default: `benches/runs/DATE-CPU`).
     #[arg(long)]
     out: Option<PathBuf>,
     /// Leave the repository's README as it is.

@@ -2,10 +2,10 @@
 //!
 //! | backend | weights | arithmetic |
 //! |---|---|---|
-//! | [`Backend::Remote`] | on the server | encrypted, see `fhe_layers` |
-//! | [`Backend::Simulated`] | the server's int8, here | exact, plus the encrypted path's noise |
-//! | [`Backend::Int8`] | the server's int8, here | activations rounded to 16 bits, exact products |
-//! | [`Backend::Dense`] | the model's own, here | f32 |
+//! | `Remote` | on the server | encrypted, see `fhe_layers` |
+//! | `Simulated` | the server's int8, here | exact, plus the encrypted path's noise |
+//! | `Int8` | the server's int8, here | activations rounded to 16 bits, exact products |
+//! | `Dense` | the model's own, here | f32 |
 
 mod int8;
 mod remote;
