@@ -37,13 +37,13 @@ pub(crate) fn test_command() -> anyhow::Result<String> {
         .context("README.md names no test command")
 }
 
-/// Runs every command but the test command, which `ci` runs on its own. `chat` reads from an empty
-/// standard input here, as it would at the end of a pipe.
+/// Runs every command but the test command, which `ci` runs on its own. A line comes in through a pipe: `chat` answers
+/// it, as there is no terminal here.
 pub(crate) fn run() -> anyhow::Result<()> {
     let commands = commands()?;
     ensure!(commands.len() >= 2, "README.md shows {} commands, at least 2 expected", commands.len());
     for command in commands.iter().filter(|command| !command.starts_with("cargo test")) {
-        shell::run(command)?;
+        shell::run(&format!("echo 'Name one colour.' | {command}"))?;
     }
     Ok(())
 }
