@@ -27,7 +27,7 @@ impl Endpoint {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut field = || lines.next().unwrap().unwrap().split_whitespace().last().unwrap().to_owned();
-        let (base, key) = (field(), field());
+        let (base, key, _model) = (field(), field(), field());
         Self { child, base, key }
     }
 
