@@ -14,14 +14,18 @@ pub use prepare::PrepareOptions;
 pub use table::{PreparedModel, SharedBytes, TableForm};
 pub use weights::{RawMatrix, RawRound, ServerWeights};
 
-use crate::ciphertext::{Body, Reply};
 use crate::error::Result;
 
-/// What answers bodies: the real server and the simulators.
+/// What answers a client's inputs round by round: the real server, to bodies, and the simulator, to activations.
 pub trait LinearServer {
-    /// Replies to the bodies of several tokens for one round.
+    /// One token's input of a round.
+    type Input;
+    /// One token's answer, all rows of the round.
+    type Output;
+
+    /// Answers the inputs of several tokens for one round.
     ///
     /// # Errors
-    /// [`crate::Error::Mismatch`] for an unknown round or a body of another length.
-    fn answer(&self, round: usize, bodies: &[Body]) -> Result<Vec<Reply>>;
+    /// [`crate::Error::Mismatch`] for an unknown round or an input of another length.
+    fn answer(&self, round: usize, inputs: &[Self::Input]) -> Result<Vec<Self::Output>>;
 }

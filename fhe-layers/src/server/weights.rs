@@ -27,6 +27,13 @@ pub(crate) struct RoundWeights {
     pub(crate) matrices: Vec<(Range<usize>, PackedWeights)>,
 }
 
+impl RoundWeights {
+    /// Rows of all matrices.
+    pub(crate) fn rows(&self) -> usize {
+        self.matrices.iter().map(|(_, matrix)| matrix.rows()).sum()
+    }
+}
+
 /// All weights of a model: what a replica of the body half needs, and nothing else.
 pub struct ServerWeights {
     rounds: Vec<RoundWeights>,
@@ -58,6 +65,14 @@ impl ServerWeights {
         &self.rounds
     }
 
+    pub(crate) fn round(&self, round: usize) -> Result<&RoundWeights> {
+        self.rounds.get(round).ok_or(Error::Mismatch {
+            what: "round (below)",
+            expected: self.rounds.len() as u64,
+            got: round as u64,
+        })
+    }
+
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }
@@ -69,6 +84,9 @@ impl ServerWeights {
 }
 
 impl LinearServer for ServerWeights {
+    type Input = Body;
+    type Output = Reply;
+
     fn answer(&self, round: usize, bodies: &[Body]) -> Result<Vec<Reply>> {
         super::body_half(self, round, bodies)
     }

@@ -1,29 +1,49 @@
-//! The layer without ciphertexts: `W x` with no noise, or with noise of the documented variance, so that models can be
-//! evaluated fast. Agrees with the real path within its bound; see `tests/simulate_matches.rs`.
+//! The layer without ciphertexts, so that models can be evaluated fast: the client's fixed point and the server's
+//! integer products, with no noise or with noise of the documented variance in place of keys, masks and pads.
 
+use crate::client::encrypt::Fixed;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::noise::bounds;
 use crate::random::noise::NoiseRng;
-use crate::server::ServerWeights;
-use rayon::prelude::*;
-use std::sync::Arc;
+use crate::server::body_half::products;
+use crate::server::{LinearServer, ServerWeights};
+use std::f64::consts::TAU;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of a fixed-point integer and of a result: both are below `2^49 / phi` in magnitude.
+const PLANES: usize = 7;
+
+/// Bits that sign extension moves a 56-bit result by.
+const SIGN_SHIFT: u32 = u64::BITS - 8 * PLANES as u32;
 
 /// What is added to the exact result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimulateMode {
-    /// Nothing.
+    /// Nothing: `W X` with `X` in the client's fixed point.
     Exact,
-    /// Gaussian noise of variance [`bounds::total_variance`] at the client's scale.
+    /// Gaussian noise of variance [`bounds::total_variance`], row by row, at the client's scale.
     Noisy,
 }
 
-/// A client and a server in one, in the clear.
+/// One token's input of a round, in the clear.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Activations {
+    /// `[d_in]`
+    pub values: Vec<f32>,
+    /// Published bound on the norms of the round's integer rows.
+    pub max_row_norm: f64,
+}
+
+/// A client and a server in one, in the clear. It protects nothing.
 pub struct Simulated {
     instance: Arc<Instance>,
     weights: Arc<ServerWeights>,
     mode: SimulateMode,
-    rng: NoiseRng,
+    /// Deviation of the noise of every row, `[rounds][rows]`.
+    deviations: Vec<Vec<f64>>,
+    /// Random bytes, not secret: what they become is shown to the user.
+    noise: Mutex<blake3::OutputReader>,
 }
 
 impl Simulated {
@@ -32,44 +52,89 @@ impl Simulated {
     /// # Errors
     /// [`Error::Entropy`].
     pub fn new(instance: Arc<Instance>, weights: Arc<ServerWeights>, mode: SimulateMode) -> Result<Self> {
-        Ok(Self { instance, weights, mode, rng: NoiseRng::from_os()? })
+        let mut seed = [0; 32];
+        NoiseRng::from_os()?.fill_bytes(&mut seed);
+        let noise = Mutex::new(blake3::Hasher::new_keyed(&seed).finalize_xof());
+        let deviation = |row: &[i8]| {
+            let squares: u64 = row.iter().map(|&w| u64::from(w.unsigned_abs()).pow(2)).sum();
+            bounds::total_variance(instance.params(), (squares as f64).sqrt()).sqrt()
+        };
+        let rounds = weights.rounds().iter().map(|round| {
+            let rows =
+                round.matrices.iter().flat_map(|(_, matrix)| (0..matrix.rows()).map(|r| matrix.row(r)));
+            rows.map(deviation).collect()
+        });
+        let deviations = rounds.collect();
+        Ok(Self { instance, weights, mode, deviations, noise })
     }
 
-    /// `W x` for one token, rows of the round's matrices one after the other, before row scales.
+    /// `W x` for one token, rows of the round's matrices one after the other, before row scales. NaN throughout when a
+    /// value is not finite, as the client decodes it.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for an unknown round or a wrong length.
     pub fn round(&mut self, round: usize, x: &[f32], max_row_norm: f64, out: &mut [f32]) -> Result<()> {
+        self.product(round, x, max_row_norm, out)
+    }
+
+    fn product(&self, round: usize, x: &[f32], max_row_norm: f64, out: &mut [f32]) -> Result<()> {
         let spec = self.instance.layout().round(round)?;
         Error::check("activations", spec.d_in, x.len())?;
         Error::check("outputs", spec.rows(), out.len())?;
-        let mut rest = &mut *out;
-        for (columns, matrix) in &self.weights.rounds()[round].matrices {
-            let (rows, after) = rest.split_at_mut(matrix.rows());
-            let x = &x[columns.clone()];
-            rows.par_iter_mut().enumerate().with_min_len(64).for_each(|(row, out)| {
-                let products = matrix.row(row).iter().zip(x).map(|(&w, &v)| f64::from(w) * f64::from(v));
-                *out = products.sum::<f64>() as f32;
-            });
-            rest = after;
-        }
-        if self.mode == SimulateMode::Noisy {
-            self.add_noise(x, max_row_norm, out);
-        }
-        Ok(())
+        let fixed = Fixed::new(self.instance.params(), max_row_norm, x);
+        let words: Vec<u64> = x.iter().map(|&value| fixed.encode(value) as u64).collect();
+        let factor = if fixed.is_finite() { 1.0 / fixed.scale() } else { f64::NAN };
+        let noise = self.noise_of(round);
+        let mut rows = out.iter_mut().zip(&noise);
+        products(&self.weights, round, &[&words], PLANES, |sums| {
+            for (&sum, (out, noise)) in sums.iter().zip(&mut rows) {
+                let exact = (sum << SIGN_SHIFT) >> SIGN_SHIFT;
+                *out = ((exact as f64 + noise) * factor) as f32;
+            }
+        })
     }
 
-    fn add_noise(&mut self, x: &[f32], max_row_norm: f64, out: &mut [f32]) {
-        let params = self.instance.params();
-        let scale = crate::client::encrypt::Fixed::new(params, max_row_norm, x).scale();
-        let sigma = bounds::total_variance(params, max_row_norm).sqrt() / scale;
-        let mut bytes = vec![0u8; out.len() * 16];
-        self.rng.fill_bytes(&mut bytes);
-        for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(16)) {
-            let word = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("eight bytes")) >> 11;
-            let unit = |b: &[u8]| (word(b) as f64 + 0.5) / 2f64.powi(53);
-            let radius = (-2.0 * unit(&bytes[..8]).ln()).sqrt();
-            *out += (sigma * radius * (std::f64::consts::TAU * unit(&bytes[8..])).cos()) as f32;
+    /// Noise of every row of `round`, on the scale of `u`.
+    fn noise_of(&self, round: usize) -> Vec<f64> {
+        let deviations = &self.deviations[round];
+        let mut out = vec![0.0; deviations.len()];
+        if self.mode == SimulateMode::Exact {
+            return out;
         }
+        let mut bytes = vec![0; 16 * out.len().div_ceil(2)];
+        self.noise.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut bytes);
+        let pairs = out.chunks_mut(2).zip(deviations.chunks(2)).zip(bytes.chunks_exact(16));
+        for ((out, deviations), bytes) in pairs {
+            for ((out, deviation), normal) in out.iter_mut().zip(deviations).zip(normals(bytes)) {
+                *out = deviation * normal;
+            }
+        }
+        out
+    }
+}
+
+/// Two normal deviates from sixteen random bytes (Box and Muller).
+fn normals(bytes: &[u8]) -> [f64; 2] {
+    let unit = |bytes: &[u8]| {
+        let word = bytes.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+        ((word >> 11) as f64 + 0.5) / 2f64.powi(53)
+    };
+    let radius = (-2.0 * unit(&bytes[..8]).ln()).sqrt();
+    let (sin, cos) = (TAU * unit(&bytes[8..])).sin_cos();
+    [radius * cos, radius * sin]
+}
+
+impl LinearServer for Simulated {
+    type Input = Activations;
+    type Output = Vec<f32>;
+
+    fn answer(&self, round: usize, inputs: &[Activations]) -> Result<Vec<Vec<f32>>> {
+        let rows = self.instance.layout().round(round)?.rows();
+        let one = |input: &Activations| {
+            let mut out = vec![0.0; rows];
+            self.product(round, &input.values, input.max_row_norm, &mut out)?;
+            Ok(out)
+        };
+        inputs.iter().map(one).collect()
     }
 }
