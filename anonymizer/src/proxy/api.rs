@@ -94,9 +94,9 @@ impl Shared {
         choices.apply(&text, &mut spans)?;
         let vault = self.sessions.vault(choices.session.as_deref().unwrap_or(sessions::DEFAULT));
         let redacted = if dry {
-            sessions::preview(&vault, &text, &spans)?
+            sessions::preview(&vault, &text, &spans, &choices.drop)?
         } else {
-            lock(&vault).redact(&text, &spans)?
+            lock(&vault).redact_sparing(&text, &spans, &choices.drop)?
         };
         entry.count(&redacted.spans);
         Ok(redacted)

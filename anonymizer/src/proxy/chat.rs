@@ -106,8 +106,8 @@ async fn scrub(
     let texts = {
         let mut vault = lock(&vault);
         // Twice: a value found in a later text is then also replaced in the earlier ones.
-        redact(&mut vault, &slots, &spans, &mut Entry::new("chat"))?;
-        redact(&mut vault, &slots, &spans, entry)?
+        redact(&mut vault, &slots, &spans, &choices, &mut Entry::new("chat"))?;
+        redact(&mut vault, &slots, &spans, &choices, entry)?
     };
     let mut texts = texts.into_iter();
     Visitor::new(&mut |_| texts.next()).request(&mut request);
@@ -149,9 +149,15 @@ fn value(slot: &Slot) -> String {
     slot.text.chars().skip(slot.prefix).collect()
 }
 
-fn redact(vault: &mut Vault, slots: &[Slot], spans: &[Vec<Span>], entry: &mut Entry) -> Result<Vec<String>> {
+fn redact(
+    vault: &mut Vault,
+    slots: &[Slot],
+    spans: &[Vec<Span>],
+    choices: &Choices,
+    entry: &mut Entry,
+) -> Result<Vec<String>> {
     let redact = |(slot, spans): (&Slot, &Vec<Span>)| {
-        let redacted = vault.redact(&value(slot), spans)?;
+        let redacted = vault.redact_sparing(&value(slot), spans, &choices.drop)?;
         entry.count(&redacted.spans);
         Ok(redacted.text)
     };

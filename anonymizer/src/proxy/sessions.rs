@@ -115,9 +115,14 @@ pub(super) fn lock(vault: &Mutex<Vault>) -> std::sync::MutexGuard<'_, Vault> {
 }
 
 /// Redacts a text without leaving a trace in the vault.
-pub(super) fn preview(vault: &Mutex<Vault>, text: &str, spans: &[Span]) -> Result<Redacted> {
+pub(super) fn preview(
+    vault: &Mutex<Vault>,
+    text: &str,
+    spans: &[Span],
+    spared: &[String],
+) -> Result<Redacted> {
     let mut copy = lock(vault).clone();
-    copy.redact(text, spans)
+    copy.redact_sparing(text, spans, spared)
 }
 
 #[cfg(test)]

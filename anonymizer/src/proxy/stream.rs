@@ -99,7 +99,7 @@ impl Relay {
         }
         if !self.done {
             // Half a placeholder is not passed on when its other half can no longer come.
-            return Err(End::Provider("the provider ended the stream without [DONE]".to_owned()));
+            return Err(End::Provider("the provider ended the stream early".to_owned()));
         }
         Ok(())
     }

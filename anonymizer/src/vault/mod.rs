@@ -120,6 +120,14 @@ impl Vault {
     /// # Errors
     /// If the vault is full, or a span does not lie in the text.
     pub fn redact(&mut self, text: &str, spans: &[Span]) -> Result<Redacted> {
+        self.redact_sparing(text, spans, &[])
+    }
+
+    /// As [`redact`](Self::redact), leaving `spared` values where they were not found anew.
+    ///
+    /// # Errors
+    /// As [`redact`](Self::redact).
+    pub fn redact_sparing(&mut self, text: &str, spans: &[Span], spared: &[String]) -> Result<Redacted> {
         let chars: Vec<char> = text.chars().collect();
         if spans.iter().any(|span| span.start >= span.end || span.end > chars.len()) {
             return Err(Error::Input {
@@ -134,7 +142,9 @@ impl Vault {
             fresh.add(&span.label, &chars[span.start..span.end]);
         }
         for index in [&fresh, &self.repeats] {
-            let repeated = self.free_of(&look_alikes, &repeated(index, &chars, 0));
+            let mut repeated = repeated(index, &chars, 0);
+            spare(&chars, &mut repeated, spared);
+            let repeated = self.free_of(&look_alikes, &repeated);
             spans = with_repeated(spans, repeated);
         }
         // A span that cuts a word leaves a rest that may be a value by itself.
@@ -145,6 +155,7 @@ impl Vault {
                 rests.extend(repeated(index, &chars[at..end], at));
                 at = spans.get(spans.partition_point(|span| span.start < end)).map_or(end, |span| span.end);
             }
+            spare(&chars, &mut rests, spared);
             spans = with_repeated(spans, self.free_of(&look_alikes, &rests));
         }
         self.reserve(&look_alikes, &spans);
@@ -263,6 +274,13 @@ impl Vault {
         *last = number.max(*last);
         self.entries.push((label, number, Value::new(value)));
         Ok(())
+    }
+}
+
+/// Removes spans of spared values.
+fn spare(chars: &[char], spans: &mut Vec<Span>, spared: &[String]) {
+    if !spared.is_empty() {
+        spans.retain(|span| !spared.contains(&chars[span.start..span.end].iter().collect::<String>()));
     }
 }
 

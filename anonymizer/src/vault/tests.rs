@@ -38,6 +38,15 @@ fn a_value_is_replaced_wherever_it_stands() {
 }
 
 #[test]
+fn spared_values_stay_although_they_are_known() {
+    let mut vault = Vault::new();
+    vault.redact("Rome", &[span(0, 4, Entity::City)]).unwrap();
+    let spared = ["Rome".to_owned()];
+    assert_eq!(vault.redact_sparing("in Rome", &[], &spared).unwrap().text, "in Rome");
+    assert_eq!(vault.redact("in Rome", &[]).unwrap().text, "in [CITY_1]");
+}
+
+#[test]
 fn look_alikes_survive() {
     let mut vault = Vault::new();
     let text = "[GIVEN_NAME_1] is what Anna saw";
