@@ -20,6 +20,7 @@
 //! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
 
 pub mod chat_run;
+pub mod anonymize_run;
 pub mod check;
 pub mod classifier;
 pub mod clear;
