@@ -19,8 +19,8 @@
 //! | [`peers`] | other libraries on the same shapes, interleaved with ours |
 //! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
 
-pub mod chat_run;
 pub mod anonymize_run;
+pub mod chat_run;
 pub mod check;
 pub mod classifier;
 pub mod clear;
