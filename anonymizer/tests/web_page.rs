@@ -16,19 +16,22 @@ const STEPS: usize = 400;
 /// Name under which WebDriver hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// The driver's process; its end takes the browser along.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Browser {
-    driver: Child,
+    _driver: Driver,
     client: reqwest::Client,
     session: String,
     _profile: tempfile::TempDir,
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // Its end takes the browser along.
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
-    }
 }
 
 fn is_installed(program: &str) -> bool {
@@ -41,7 +44,7 @@ impl Browser {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}")).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut driver = command.spawn().unwrap();
+        let driver = Driver(command.spawn().unwrap());
         let client = reqwest::Client::new();
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
@@ -62,15 +65,13 @@ impl Browser {
         for _ in 0..STEPS {
             if let Ok(response) = client.post(&base).json(&wanted).send().await {
                 let answer: Value = response.json().await.unwrap();
-                let Some(id) = answer["value"]["sessionId"].as_str() else {
-                    let _ = driver.kill();
-                    panic!("no browser: {answer}");
-                };
-                return Self { driver, client, session: format!("{base}/{id}"), _profile: profile };
+                let id =
+                    answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("no browser: {answer}"));
+                let session = format!("{base}/{id}");
+                return Self { _driver: driver, client, session, _profile: profile };
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let _ = driver.kill();
         panic!("chromedriver does not answer");
     }
 
