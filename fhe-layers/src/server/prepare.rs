@@ -3,6 +3,7 @@
 //! `H_j = sum_i W_ji X^-f(i) A_block(i)` at evaluation point `x` is `sum_i W_ji x^-f(i) A_block(i)(x)`: an int8 matrix times
 //! residues, sixteen points at a time. Rows go through in chunks, so the hint never exists whole, and is dropped.
 
+use super::huge::HugeWords;
 use super::table::{Filling, PreparedModel, TableForm};
 use super::weights::{RoundWeights, ServerWeights};
 use crate::error::Result;
@@ -48,7 +49,7 @@ impl PreparedModel {
     /// Prepares the tables of `weights` in `form`, on the current rayon pool.
     ///
     /// # Errors
-    /// [`crate::Error::Cancelled`] when `progress` says so.
+    /// [`crate::Error::Cancelled`] when `progress` says so; [`crate::Error::Io`] when the system gives no memory.
     pub fn prepare(
         instance: Arc<Instance>,
         weights: Arc<ServerWeights>,
@@ -63,9 +64,9 @@ impl PreparedModel {
         let mut tables = Filling::zeroed(&instance, form)?;
         let mut done = 0;
         while done < blocks {
-            let chunk = done..done + chunk_blocks(blocks - done, phi);
+            let chunk = done..done + chunk_blocks(blocks - done, phi, form);
             done = chunk.end;
-            let hints = hint_rows(&instance, &weights, &mut public, chunk.start * phi..chunk.end * phi);
+            let hints = hint_rows(&instance, &weights, &mut public, chunk.start * phi..chunk.end * phi)?;
             tables.blocks_mut(&instance, chunk.clone()).into_par_iter().enumerate().for_each_init(
                 || (packing.scratch(instance.ring()), vec![0; phi * instance.params().n()]),
                 |(scratch, rows), (index, mut block)| {
@@ -84,10 +85,21 @@ impl PreparedModel {
     }
 }
 
-/// Blocks of the next chunk, of `remaining`. A row's hint takes 16 KB, its compact digits 8: with half of what remains, the
-/// hint fits into the room of tables that are not filled yet, and preparing needs little more than its result.
-fn chunk_blocks(remaining: usize, phi: usize) -> usize {
-    remaining.div_ceil(2).min((MAX_CHUNK_ROWS / phi).max(1))
+/// The least blocks of a chunk, when as many remain: every chunk fills the panels of its inputs anew.
+const MIN_CHUNK_BLOCKS: usize = 2;
+
+/// Blocks of the next chunk, of `remaining`, so that preparing needs little more memory than its result.
+///
+/// A row's hint takes 16 KB; its digits, filled in by the time the hint is dropped, 32 KB (NTT) or 8 KB (compact). For a
+/// fraction `f` of what remains, hint and digits fit into the room of the tables still to be filled when
+/// `f (16 + 32) <= 32` or `f (16 + 8) <= 8`: a half and a third do.
+fn chunk_blocks(remaining: usize, phi: usize, form: TableForm) -> usize {
+    let part = match form {
+        TableForm::Ntt => remaining.div_ceil(2),
+        TableForm::Compact => remaining / 3,
+    };
+    let most = (MAX_CHUNK_ROWS / phi).max(1);
+    part.max(MIN_CHUNK_BLOCKS).min(most).min(remaining)
 }
 
 /// `A` of the round in work, in orbit order.
@@ -121,7 +133,8 @@ impl PublicMasks {
 struct HintRows {
     rows: usize,
     n: usize,
-    words: Vec<u64>,
+    /// A map of its own: its memory goes back to the system before the next chunk, which a heap would keep.
+    words: HugeWords,
 }
 
 impl HintRows {
@@ -150,9 +163,9 @@ fn hint_rows(
     weights: &ServerWeights,
     public: &mut PublicMasks,
     rows: Range<usize>,
-) -> HintRows {
+) -> Result<HintRows> {
     let n = instance.params().n();
-    let mut hints = HintRows { rows: rows.len(), n, words: vec![0; rows.len() * n] };
+    let mut hints = HintRows { rows: rows.len(), n, words: HugeWords::zeroed(rows.len() * n)? };
     for (round, spec) in weights.rounds().iter().enumerate() {
         let segments = segments(instance, spec, round, &rows);
         if segments.is_empty() {
@@ -175,7 +188,7 @@ fn hint_rows(
             },
         );
     }
-    hints
+    Ok(hints)
 }
 
 fn segments(instance: &Instance, spec: &RoundWeights, round: usize, run: &Range<usize>) -> Vec<Segment> {
