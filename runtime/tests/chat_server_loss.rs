@@ -57,7 +57,7 @@ fn a_remote_server_answers_and_wrong_credentials_do_not() {
     let server = Server::start();
     let cache = tempfile::tempdir().unwrap();
     let good = chat(&server.connect, cache.path())
-        .args(["-p", "Hello.", "--max-tokens", "3", "--json"])
+        .args(["-p", "Hello.", "--max-tokens", "3", "--ignore-eos", "--temperature", "0", "--json"])
         .output()
         .unwrap();
     assert!(good.status.success(), "{}", errors(&good));
