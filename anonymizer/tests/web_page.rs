@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const STEPS: usize = 400;
 /// Name under which WebDriver hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// The driver's process; its end takes the browser along.
+/// The driver's process. Killing it leaves the browser behind: [`Browser`] ends its session first.
 struct Driver(Child);
 
 impl Drop for Driver {
@@ -32,6 +33,21 @@ struct Browser {
     client: reqwest::Client,
     session: String,
     _profile: tempfile::TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver answers once the browser is gone. A failing test comes through here too, so this neither panics
+        // nor needs the test's own runtime.
+        let address = self.session.trim_start_matches("http://");
+        let Some((host, path)) = address.split_once('/') else { return };
+        let Ok(mut stream) = std::net::TcpStream::connect(host) else { return };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+        let request = format!("DELETE /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        if stream.write_all(request.as_bytes()).is_ok() {
+            let _ = stream.read(&mut [0; 512]);
+        }
+    }
 }
 
 fn is_installed(program: &str) -> bool {
