@@ -95,7 +95,8 @@ fn directories_are_redacted_file_by_file() {
     let input = directory.path().join("in/sub");
     std::fs::create_dir_all(&input).unwrap();
     std::fs::write(directory.path().join("in/a.txt"), "Call Mateusz Lindqvist.").unwrap();
-    std::fs::write(input.join("b.txt"), "Mateusz called.").unwrap();
+    std::fs::write(input.join("b.txt"), "Mateusz called m.k@example.org.").unwrap();
+    std::fs::write(input.join("d.txt"), "Write to j.d@example.org.").unwrap();
     std::fs::write(input.join("c.bin"), [0xff, 0x00]).unwrap();
     let out = directory.path().join("out");
     let path = |path: &Path| path.display().to_string();
@@ -103,19 +104,27 @@ fn directories_are_redacted_file_by_file() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("not UTF-8 text (byte 0)"));
     assert_eq!(std::fs::read_to_string(out.join("a.txt")).unwrap(), "Call [GIVEN_NAME_1] [SURNAME_1].");
-    assert_eq!(std::fs::read_to_string(out.join("sub/b.txt")).unwrap(), "[GIVEN_NAME_1] called.");
+    assert_eq!(std::fs::read_to_string(out.join("sub/b.txt")).unwrap(), "[GIVEN_NAME_1] called [EMAIL_1].");
+    assert_eq!(std::fs::read_to_string(out.join("sub/d.txt")).unwrap(), "Write to [EMAIL_2].");
     let apart = redact(&[&path(&directory.path().join("in")), "--out", &path(&out), "--per-document"], b"");
     assert_eq!(apart.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(out.join("sub/d.txt")).unwrap(), "Write to [EMAIL_1].");
     let nowhere = redact(&[&path(&directory.path().join("in"))], b"");
     assert_eq!(nowhere.status.code(), Some(2));
 }
 
 #[test]
 fn unusual_texts_are_redacted() {
-    for text in ["", "שלום Marisol, \u{202e}abc\u{301}", "[GIVEN_NAME_1] [[CITY_2]] [", "\u{0}\u{feff}"] {
+    let redacted = |text: &str| {
         let output = redact(&[], text.as_bytes());
         assert!(output.status.success(), "{text:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for nothing in ["", "[GIVEN_NAME_1] [[CITY_2]] [", "\u{0}\u{feff}"] {
+        assert_eq!(redacted(nothing), nothing);
     }
+    let mixed = redacted("שלום Marisol, \u{202e}abc\u{301} m.k@example.org");
+    assert!(!mixed.contains("Marisol") && !mixed.contains("m.k@") && mixed.contains('\u{202e}'), "{mixed:?}");
     let binary = redact(&[], &[b'a', 0xc3, 0x28]);
     assert_eq!(binary.status.code(), Some(1));
     assert!(String::from_utf8(binary.stderr).unwrap().contains("not UTF-8 text (byte 1)"));
