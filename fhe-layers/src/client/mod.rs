@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 pub(crate) mod encrypt;
 mod exact;
+pub mod integrity;
 mod slot;
 
 pub use batch::{Batch, Client, ClientOptions};
