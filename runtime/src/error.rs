@@ -76,6 +76,25 @@ pub enum Error {
         /// Hexadecimal digest found.
         got: String,
     },
+    /// A reply is not what the pinned weights give: the server computes something else.
+    #[error(
+        "the server's reply to round {round} is not that of the pinned weights; nothing more is sent to it in this session"
+    )]
+    WrongWeights {
+        /// Name of the round.
+        round: String,
+    },
+    /// Decoded values are not what the pinned weights give although the replies are. Depends on decrypted values: for
+    /// the local user, when all traffic has ended.
+    #[error(
+        "{wrong} of {replies} results are not those of the pinned weights although the replies are: the server's masks are wrong"
+    )]
+    WrongMasks {
+        /// Results that did not fit.
+        wrong: u64,
+        /// Results checked.
+        replies: u64,
+    },
     /// A batch id was used again with other keys or for another model.
     #[error("this batch id belongs to other keys")]
     BatchConflict,
@@ -208,6 +227,7 @@ impl Error {
             Self::Credential | Self::Budget { .. } | Self::Lease(_) | Self::Busy { .. } => 4,
             Self::Remote { reason, .. } if reason == reason::BUDGET => 4,
             Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
+            Self::WrongWeights { .. } | Self::WrongMasks { .. } => 5,
             Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
             Self::PortInUse { .. } => 7,
             Self::DiskFull { .. } => 8,

@@ -7,12 +7,14 @@
 //! | [`client`], [`session`], [`backend`] | slot pool, round trips, remote linear layers | the batch secrets and pads |
 //! | [`protocol`], [`tls`], [`connect_string`] | what both sides agree on | |
 //! | [`split_store`] | a split on disk: client part, server part, prepared tables | |
+//! | [`audit`] | what can be proven about a server, and taken from it | a client's test vectors |
 //! | [`fetch`], [`embedded`] | models from elsewhere, a server of one's own | |
 //! | [`cli`] | the command line | |
 //!
 //! `server` never uses `client` and the other way round.
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod backend;
 pub mod cli;
 pub mod client;

@@ -14,6 +14,8 @@ const COMMANDS: &[&[&str]] = &[
     &["serve"],
     &["credential"],
     &["selftest"],
+    &["audit"],
+    &["audit", "integrity"],
     &["doctor"],
     &["estimate"],
     &["models"],

@@ -13,6 +13,7 @@ use models::split::plan::{PlanRound, SplitPlan};
 use rayon::prelude::*;
 
 use super::scales::{RoundScales, per_matrix, values};
+use crate::audit::{CheckTally, WeightCheck};
 use crate::client::accounting::{Accounting, Phase};
 use crate::client::bodies::BodyLink;
 use crate::client::masks::SlotSource;
@@ -45,6 +46,16 @@ pub struct RemoteBackend {
     cancelled: Arc<AtomicBool>,
     mask_timeout: Duration,
     last_body: Option<LastBody>,
+    /// Checks every reply, when the user asked for it.
+    check: Option<Checking>,
+}
+
+/// A check under way.
+struct Checking {
+    vectors: Arc<WeightCheck>,
+    tally: CheckTally,
+    /// Name of the round in which the server was caught.
+    caught: Option<String>,
 }
 
 impl RemoteBackend {
@@ -72,6 +83,7 @@ impl RemoteBackend {
             cancelled: options.cancelled,
             mask_timeout: options.mask_timeout,
             last_body: None,
+            check: None,
         })
     }
 
@@ -83,6 +95,30 @@ impl RemoteBackend {
     /// The last body as the server saw it.
     pub fn last_body(&self) -> Option<&LastBody> {
         self.last_body.as_ref()
+    }
+
+    /// Checks every reply from now on: one whose words are not those of the pinned weights ends the pass, and no other
+    /// pass is begun; decoded values that do not fit are counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Digest`] when the vectors are those of another model than the one served.
+    pub fn check_weights(&mut self, vectors: Arc<WeightCheck>) -> Result<()> {
+        if vectors.digest() != self.link.digest() {
+            return Err(Error::Digest {
+                what: "this machine's copy of the weights (--model) is not the model that the server names"
+                    .to_owned(),
+                expected: hex::encode(self.link.digest()),
+                got: hex::encode(vectors.digest()),
+            });
+        }
+        self.check = Some(Checking { vectors, tally: CheckTally::default(), caught: None });
+        Ok(())
+    }
+
+    /// What was checked so far, for the local user only; `None` when nothing is.
+    pub fn check_tally(&self) -> Option<CheckTally> {
+        self.check.as_ref().map(|check| check.tally)
     }
 
     /// Tokens per batch of slots.
@@ -118,6 +154,9 @@ impl RemoteBackend {
         if self.cancelled.load(Ordering::SeqCst) {
             return Err(Error::Cancelled);
         }
+        if let Some(round) = self.check.as_ref().and_then(|check| check.caught.clone()) {
+            return Err(Error::WrongWeights { round });
+        }
         self.link.begin_pass(tokens)?;
         let cancelled = || self.cancelled.load(Ordering::SeqCst);
         self.slots = self.source.pool().take(tokens, self.mask_timeout, &cancelled)?;
@@ -139,8 +178,26 @@ impl RemoteBackend {
         })?;
         self.last_body = Some(LastBody { round: spec.name.clone(), tokens, bytes: body.clone() });
         let index = u32::try_from(round).map_err(|_| Error::Internal("round number".to_owned()))?;
-        let replies = self.link.exchange(index, tokens as u32, body)?;
-        accounting.time(Phase::Decode, || decode(spec, scales, pending, &replies))
+        let replies = self.link.exchange(index, tokens as u32, body.clone())?;
+        let check = match &mut self.check {
+            None => None,
+            Some(check) => {
+                if !accounting
+                    .time(Phase::Decode, || check.vectors.replies_fit(round, tokens, &body, &replies))?
+                {
+                    check.caught = Some(spec.name.clone());
+                    return Err(Error::WrongWeights { round: spec.name.clone() });
+                }
+                Some(ValueCheck { vectors: &check.vectors, round, x })
+            }
+        };
+        let (y, wrong_values) =
+            accounting.time(Phase::Decode, || decode(spec, scales, pending, &replies, check))?;
+        if let Some(check) = &mut self.check {
+            check.tally.replies += tokens as u64;
+            check.tally.wrong_values += wrong_values;
+        }
+        Ok(y)
     }
 }
 
@@ -200,7 +257,25 @@ fn encrypt(
     Ok((Bytes::from(frame), pending))
 }
 
-/// Decodes a frame of replies into `[tokens, rows]`, row scales applied.
+/// What decoded values are checked with: the vectors and the inputs of the frame, `[tokens, d_in]`.
+#[derive(Clone, Copy)]
+struct ValueCheck<'a> {
+    vectors: &'a WeightCheck,
+    round: usize,
+    x: &'a [f32],
+}
+
+impl ValueCheck<'_> {
+    /// 1 when the values of `token` are wrong, else 0. Takes as long for either.
+    fn wrong(&self, spec: &PlanRound, scales: &RoundScales, token: usize, y: &[f32]) -> Result<u64> {
+        let mut scaled = vec![0.0; spec.d_in];
+        scales.scale_columns(&self.x[token * spec.d_in..(token + 1) * spec.d_in], &mut scaled);
+        Ok(u64::from(!self.vectors.values_fit(self.round, scales.max_row_norm, &scaled, y)?))
+    }
+}
+
+/// Decodes a frame of replies into `[tokens, rows]`, row scales applied; with `check`, also counts the tokens whose
+/// values are not those of the pinned weights.
 ///
 /// Anomalies in the values (which depend on decrypted data) are not errors here: nothing the server
 /// can observe may depend on them.
@@ -209,7 +284,8 @@ fn decode(
     scales: &RoundScales,
     pending: Vec<PendingReply>,
     replies: &[u8],
-) -> Result<Vec<f32>> {
+    check: Option<ValueCheck<'_>>,
+) -> Result<(Vec<f32>, u64)> {
     let rows = spec.rows();
     let reply_bytes = rows * 4;
     if replies.len() != pending.len() * reply_bytes {
@@ -220,26 +296,29 @@ fn decode(
         });
     }
     let mut y = vec![0.0_f32; pending.len() * rows];
-    let one = |pending: PendingReply, bytes: &[u8], y: &mut [f32]| -> Result<()> {
+    let one = |token: usize, pending: PendingReply, bytes: &[u8], y: &mut [f32]| -> Result<u64> {
         let reply = Reply::from_bytes(rows, bytes)?;
         pending.decode(&reply, y)?;
+        let wrong = check.map_or(Ok(0), |check| check.wrong(spec, scales, token, y))?;
         scales.scale_rows(y);
-        Ok(())
+        Ok(wrong)
     };
+    let mut wrong = 0;
     if pending.len() < PARALLEL_TOKENS {
-        for ((pending, bytes), y) in
-            pending.into_iter().zip(replies.chunks_exact(reply_bytes)).zip(y.chunks_exact_mut(rows))
-        {
-            one(pending, bytes, y)?;
+        let replies = replies.chunks_exact(reply_bytes).zip(y.chunks_exact_mut(rows));
+        for (token, (pending, (bytes, y))) in pending.into_iter().zip(replies).enumerate() {
+            wrong += one(token, pending, bytes, y)?;
         }
     } else {
-        pending
+        wrong = pending
             .into_par_iter()
             .zip(replies.par_chunks_exact(reply_bytes))
             .zip(y.par_chunks_exact_mut(rows))
-            .try_for_each(|((pending, bytes), y)| one(pending, bytes, y))?;
+            .enumerate()
+            .map(|(token, ((pending, bytes), y))| one(token, pending, bytes, y))
+            .try_reduce(|| 0, |a, b| Ok(a + b))?;
     }
-    Ok(y)
+    Ok((y, wrong))
 }
 
 impl LinearBackend for RemoteBackend {

@@ -61,6 +61,10 @@ pub struct ServerArgs {
     #[arg(long, env = "SOTTO_ACCEPT_CHANGED_MODEL")]
     pub accept_changed_model: bool,
 
+    /// Check every reply against this machine's own copy of --model; stop when the server computes with other weights
+    #[arg(long, env = "SOTTO_CHECK_WEIGHTS")]
+    pub check_weights: bool,
+
     /// Longest wait for masks before giving up
     #[arg(
         long,

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod args;
+pub mod audit;
 pub mod chat;
 pub mod credential;
 pub mod doctor;
@@ -46,6 +47,8 @@ pub enum Command {
     Credential(credential::CredentialArgs),
     /// Compare float, int8 and encrypted arithmetic on this machine
     Selftest(args::SelftestArgs),
+    /// Check that a server uses the weights it names; measure how few tokens give weights away
+    Audit(audit::AuditArgs),
     /// Check what this machine can do
     Doctor(args::DoctorArgs),
     /// Estimate memory, disk, traffic and speed of a model before using it
@@ -100,6 +103,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Split(args) => split::run(&args, &mut out),
         Command::Credential(args) => credential::run(&args, &mut out),
         Command::Selftest(args) => selftest::run(&args, &mut out),
+        Command::Audit(args) => audit::run(&args, &mut out),
         Command::Doctor(args) => doctor::run(&args, &mut out),
         Command::Estimate(args) => estimate::run(&args, &mut out),
         Command::Models(args) => models::run(&args, &mut out),

@@ -14,6 +14,7 @@ use models::split::{ClientPart, ServerPart};
 use models::tokenizer::Tokenizer;
 
 use super::args::{BackendChoice, RoundsChoice, ServerArgs};
+use crate::audit::{CheckTally, WeightCheck};
 use crate::backend::{Backend, BackendKind, Int8Backend, SimulatedBackend};
 use crate::client::accounting::Accounting;
 use crate::client::{ChangedModel, Connected, RemoteOptions, RoundsPreference};
@@ -33,6 +34,8 @@ pub struct Opened {
     pub description: String,
     /// The server started by this process; dropped behind the session.
     embedded: Option<Embedded>,
+    /// The vectors that replies are checked with, for a server that is started again.
+    check: Option<Arc<WeightCheck>>,
 }
 
 impl Opened {
@@ -43,12 +46,24 @@ impl Opened {
     /// What starting it can fail with.
     pub fn revive(&mut self) -> Result<()> {
         if let Some(embedded) = &mut self.embedded
-            && let Some(connected) = embedded.revive()?
+            && let Some(mut connected) = embedded.revive()?
         {
+            if let Some(check) = &self.check {
+                connected.backend.check_weights(Arc::clone(check))?;
+            }
             let backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
             self.session.replace_backend(backend, connected.accounting);
         }
         Ok(())
+    }
+
+    /// What was checked so far against the pinned weights; `None` without `--check-weights`. It depends on decrypted
+    /// values: show it to the local user when the traffic of a turn has ended, and to nobody else.
+    pub fn check_tally(&self) -> Option<CheckTally> {
+        match self.session.backend().kind() {
+            BackendKind::Remote(remote) => remote.check_tally(),
+            _ => None,
+        }
     }
 }
 
@@ -60,6 +75,9 @@ impl Opened {
 pub fn open(args: &ServerArgs, progress: &dyn FetchProgress, cancelled: Arc<AtomicBool>) -> Result<Opened> {
     let cache = Cache::from_env()?;
     match (&args.server, args.backend) {
+        (_, choice) if args.check_weights && choice != BackendChoice::Remote => {
+            Err(Error::Usage("--check-weights checks a server; leave out --backend".to_owned()))
+        }
         (Some(server), BackendChoice::Remote) => remote(server, args, cache, progress, cancelled),
         (Some(_), _) => Err(Error::Usage(
             "the reference backends run on this machine; leave out --server or --backend".to_owned(),
@@ -84,9 +102,10 @@ fn remote(
         accept_change: Box::new(move |change| accept || ask(change)),
         cancelled,
         mask_timeout: args.mask_timeout_s,
-        ..RemoteOptions::new(cache)
+        ..RemoteOptions::new(cache.clone())
     };
-    let connected = crate::client::connect(&connect, options, progress)?;
+    let mut connected = crate::client::connect(&connect, options, progress)?;
+    let check = check_own_copy(args, &args.model, &cache, &mut connected, progress)?;
     let description = format!(
         "{} ({} rounds) on {}, {:.1} ms away",
         connected.name,
@@ -95,7 +114,7 @@ fn remote(
         connected.round_trip.as_secs_f64() * 1e3
     );
     let name = connected.name.clone();
-    Ok(Opened { session: session(connected)?, name, description, embedded: None })
+    Ok(Opened { session: session(connected)?, name, description, embedded: None, check })
 }
 
 fn embedded(
@@ -107,9 +126,11 @@ fn embedded(
     let local = local(args, &cache, progress)?;
     let options =
         EmbeddedOptions { cancelled, mask_timeout: args.mask_timeout_s, ..EmbeddedOptions::new(cache) };
-    let (embedded, connected) = Embedded::start(&local, options, progress)?;
+    let (embedded, mut connected) = Embedded::start(&local, options, progress)?;
+    let check = check_split(args, &local, &mut connected, progress)?;
     let description = format!("{} ({} rounds) on this machine, encrypted", local.name, local.plan);
-    Ok(Opened { session: session(connected)?, name: local.name, description, embedded: Some(embedded) })
+    let (session, name) = (session(connected)?, local.name);
+    Ok(Opened { session, name, description, embedded: Some(embedded), check })
 }
 
 fn reference(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> Result<Opened> {
@@ -138,7 +159,7 @@ fn reference(args: &ServerArgs, cache: &Cache, progress: &dyn FetchProgress) -> 
     let accounting = Arc::new(Accounting::default());
     let session = Session::new(model, Backend::new(backend), part.tokenizer.clone(), template, accounting);
     let description = format!("{} on this machine, in clear ({:?} reference)", local.name, args.backend);
-    Ok(Opened { session, name: local.name, description, embedded: None })
+    Ok(Opened { session, name: local.name, description, embedded: None, check: None })
 }
 
 /// A sentence encoder with its backend.
@@ -172,16 +193,19 @@ pub fn open_encoder(args: &ServerArgs, model: &str, progress: &dyn FetchProgress
                 rounds: preference(args.rounds),
                 accept_change: Box::new(move |_| accept),
                 mask_timeout: args.mask_timeout_s,
-                ..RemoteOptions::new(cache)
+                ..RemoteOptions::new(cache.clone())
             };
-            (crate::client::connect(&connect, options, progress)?, None)
+            let mut connected = crate::client::connect(&connect, options, progress)?;
+            check_own_copy(args, model, &cache, &mut connected, progress)?;
+            (connected, None)
         }
         None => {
             let args = ServerArgs { model: model.to_owned(), ..args.clone() };
             let local = local(&args, &cache, progress)?;
             let options =
                 EmbeddedOptions { mask_timeout: args.mask_timeout_s, ..EmbeddedOptions::new(cache) };
-            let (embedded, connected) = Embedded::start(&local, options, progress)?;
+            let (embedded, mut connected) = Embedded::start(&local, options, progress)?;
+            check_split(&args, &local, &mut connected, progress)?;
             (connected, Some(embedded))
         }
     };
@@ -192,6 +216,39 @@ pub fn open_encoder(args: &ServerArgs, model: &str, progress: &dyn FetchProgress
         name: connected.name,
         _embedded: embedded,
     })
+}
+
+/// With `--check-weights`, checks a server against this machine's own copy of `model`, split here when it is not yet.
+fn check_own_copy(
+    args: &ServerArgs,
+    model: &str,
+    cache: &Cache,
+    connected: &mut Connected,
+    progress: &dyn FetchProgress,
+) -> Result<Option<Arc<WeightCheck>>> {
+    if !args.check_weights {
+        return Ok(None);
+    }
+    let binding = crate::split_store::binding(connected.backend.tau())?;
+    let local = local_model(&ModelRef::parse(model)?, connected.plan, &binding, cache, progress)?;
+    check_split(args, &local, connected, progress)
+}
+
+/// With `--check-weights`, checks a server against the server part of `local`.
+fn check_split(
+    args: &ServerArgs,
+    local: &LocalModel,
+    connected: &mut Connected,
+    progress: &dyn FetchProgress,
+) -> Result<Option<Arc<WeightCheck>>> {
+    if !args.check_weights {
+        return Ok(None);
+    }
+    progress.begin("drawing test vectors", None, false);
+    let check = Arc::new(WeightCheck::of_split(&local.server_directory())?);
+    progress.end();
+    connected.backend.check_weights(Arc::clone(&check))?;
+    Ok(Some(check))
 }
 
 fn session(connected: Connected) -> Result<Session> {

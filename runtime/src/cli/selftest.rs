@@ -74,7 +74,11 @@ pub fn compare(
     progress: &dyn FetchProgress,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Outcome> {
-    let with = |backend| ServerArgs { backend, ..args.server.clone() };
+    let with = |backend| ServerArgs {
+        backend,
+        check_weights: args.server.check_weights && backend == BackendChoice::Remote,
+        ..args.server.clone()
+    };
     let mut int8 = open(&with(BackendChoice::Int8), progress, Arc::clone(cancelled))?;
     let mut encrypted = open(&with(BackendChoice::Remote), progress, Arc::clone(cancelled))?;
     let count = args.prompts.min(PROMPTS.len());

@@ -72,6 +72,11 @@ impl BodyLink {
         Ok(Self { runtime, target, stream: None, lease: None, pass_tokens: 0, seq: 0, accounting })
     }
 
+    /// Digest of the model that is served.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        self.target.digest()
+    }
+
     /// Prepares a pass of `tokens`: makes sure that the lease covers it.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::interrupt::Interrupt;
 use super::open::{Opened, open};
 use super::progress::Bars;
 use crate::error::{Error, Result};
-use crate::session::{Answer, Finish, Session, history};
+use crate::session::{Answer, Finish, history};
 
 pub use settings::Settings;
 
@@ -60,14 +60,16 @@ fn one_shot(
     let answer = turn(opened, settings, interrupt, prompt, !args.json)?;
     if args.json {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", report(&answer, &opened.session)).map_err(stdout_error)?;
+        writeln!(out, "{}", report(&answer, opened)).map_err(stdout_error)?;
     }
     if !args.quiet && !args.json {
         eprintln!("{}", stats_line(&answer));
     }
-    match answer.finish {
-        Finish::Cancelled => Err(Error::Cancelled),
-        Finish::Stop | Finish::Length => Ok(()),
+    match (answer.finish, wrong_masks(opened)) {
+        (Finish::Cancelled, _) => Err(Error::Cancelled),
+        // Nothing more is sent in this session whatever the verdict: leaving with it tells the server nothing.
+        (Finish::Stop | Finish::Length, Some(error)) => Err(error),
+        (Finish::Stop | Finish::Length, None) => Ok(()),
     }
 }
 
@@ -106,9 +108,16 @@ fn turn(
     result
 }
 
+/// The verdict on the decoded values when any was wrong: for the local user, behind the traffic of a turn.
+fn wrong_masks(opened: &Opened) -> Option<Error> {
+    let tally = opened.check_tally().filter(|tally| tally.wrong_values > 0)?;
+    Some(Error::WrongMasks { wrong: tally.wrong_values, replies: tally.replies })
+}
+
 /// The object that `--json` prints.
-fn report(answer: &Answer, session: &Session) -> serde_json::Value {
-    let totals = session.totals();
+fn report(answer: &Answer, opened: &Opened) -> serde_json::Value {
+    let totals = opened.session.totals();
+    let tally = opened.check_tally();
     json!({
         "text": answer.text,
         "token_ids": answer.token_ids,
@@ -125,6 +134,8 @@ fn report(answer: &Answer, session: &Session) -> serde_json::Value {
         "round_trips": totals.round_trips,
         "bytes": totals.bytes,
         "ms": totals.ms,
+        "replies_checked": tally.map(|tally| tally.replies),
+        "wrong_values": tally.map(|tally| tally.wrong_values),
     })
 }
 

@@ -6,7 +6,7 @@ use models::chat_template::Message;
 
 use super::commands::{self, Command};
 use super::input::{Entry, LineReader};
-use super::{Settings, stats_line, turn};
+use super::{Settings, stats_line, turn, wrong_masks};
 use crate::cli::args::ChatArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::open::Opened;
@@ -70,6 +70,9 @@ fn ask(opened: &mut Opened, args: &ChatArgs, settings: &Settings, interrupt: &In
             if !args.quiet {
                 eprintln!("{}", stats_line(&answer));
             }
+            if let Some(error) = wrong_masks(opened) {
+                eprintln!("warning: {error}. What you do next, the server can see.");
+            }
         }
         Err(error) => {
             eprintln!(
@@ -123,10 +126,16 @@ fn stats(opened: &Opened) -> String {
     let session = &opened.session;
     let totals = session.totals();
     let (bytes, ms) = (totals.bytes, totals.ms);
+    let checked = opened.check_tally().map_or(String::new(), |tally| {
+        format!(
+            "\n{} replies checked against the pinned weights, {} with wrong values",
+            tally.replies, tally.wrong_values
+        )
+    });
     format!(
         "{} of {} tokens in the cache, {} round trips, {} batches of masks\n\
          bytes: {} up, {} down, {} ahead, {} keys\n\
-         ms: encrypt {:.0}, server mask {:.0}, server body {:.0}, decode {:.0}, client clear {:.0}, client ahead {:.0}, waiting {:.0}",
+         ms: encrypt {:.0}, server mask {:.0}, server body {:.0}, decode {:.0}, client clear {:.0}, client ahead {:.0}, waiting {:.0}{checked}",
         session.cached_tokens(),
         session.context_length(),
         totals.round_trips,
