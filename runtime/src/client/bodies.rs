@@ -118,13 +118,14 @@ impl BodyLink {
 
     /// Repeats `action` over fresh connections while the failure is one that a reconnect can cure.
     fn retry<T>(&mut self, mut action: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
-        let start = Instant::now();
+        let mut first_failure = None;
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match action(self) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            let start = *first_failure.get_or_insert_with(Instant::now);
             self.stream = None;
             let curable = match &error {
                 Error::Lease(_) => {
@@ -132,7 +133,8 @@ impl BodyLink {
                     true
                 }
                 Error::Connect { .. } => self.target.may_come_back(),
-                Error::Transport(_) | Error::ShuttingDown | Error::Busy { .. } => true,
+                // The server says "cancelled" when it ends a stream that was idle for long.
+                Error::Transport(_) | Error::ShuttingDown | Error::Busy { .. } | Error::Cancelled => true,
                 _ => false,
             };
             if !curable || start.elapsed() + pause > RECONNECT_FOR || !self.target.may_come_back() {
@@ -163,21 +165,17 @@ impl BodyLink {
             lease: if stream.lease_sent { Bytes::new() } else { lease.bytes.clone() },
         };
         stream.lease_sent = true;
-        let reply = self.runtime.block_on(async {
-            if stream.frames.send(frame).await.is_err() {
-                // The server closed the stream; its status says why.
-                return match stream.replies.message().await {
-                    Err(status) => Err(refused(&status)),
-                    Ok(_) => Err(Error::Transport("the server closed the stream".to_owned())),
-                };
+        let OpenStream { frames, replies, .. } = stream;
+        let answered = async {
+            // A send that fails means that the server closed the stream; its status says why.
+            let sent = frames.send(frame).await;
+            match replies.message().await {
+                Ok(Some(reply)) if sent.is_ok() => Ok(reply),
+                Ok(_) => Err(Error::Transport("the server closed the stream".to_owned())),
+                Err(status) => Err(refused(&status)),
             }
-            match tokio::time::timeout(REPLY_TIMEOUT, stream.replies.message()).await {
-                Ok(Ok(Some(reply))) => Ok(reply),
-                Ok(Ok(None)) => Err(Error::Transport("the server closed the stream".to_owned())),
-                Ok(Err(status)) => Err(refused(&status)),
-                Err(_) => Err(Error::Transport(format!("no reply in {} s", REPLY_TIMEOUT.as_secs()))),
-            }
-        })?;
+        };
+        let reply = self.runtime.block_on(in_time(answered))?;
         if reply.seq != self.seq {
             return Err(Error::Malformed {
                 field: "reply sequence number",
@@ -193,12 +191,12 @@ impl BodyLink {
         self.stream = Some(self.runtime.block_on(async {
             let connection = Connection::open_bodies(&target).await?;
             let (frames, receiver) = mpsc::channel(1);
-            let replies = connection
-                .bodies()
-                .stream(ReceiverStream::new(receiver))
-                .await
-                .map_err(|status| refused(&status))?
-                .into_inner();
+            let mut bodies = connection.bodies();
+            let opened = async {
+                let opened = bodies.stream(ReceiverStream::new(receiver)).await;
+                Ok(opened.map_err(|status| refused(&status))?.into_inner())
+            };
+            let replies = in_time(opened).await?;
             Ok::<_, Error>(OpenStream { connection, frames, replies, lease_sent: false })
         })?);
         Ok(())
@@ -232,6 +230,14 @@ impl BodyLink {
             stream.lease_sent = false;
         }
         Ok(())
+    }
+}
+
+/// What `answer` brings, or a lost connection if it brings nothing within [`REPLY_TIMEOUT`].
+async fn in_time<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Error::Transport(format!("no reply in {} s", REPLY_TIMEOUT.as_secs()))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,9 @@ use crate::protocol::wire::{ClientPartChunk, GetClientPartRequest, ModelEntry};
 
 /// Name of the marker file that closes a complete download.
 const COMPLETE: &str = ".complete";
+
+/// A server that sends no further chunk for this long is given up.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The client part of `entry`: from the cache, else from the server.
 ///
@@ -36,13 +40,9 @@ pub(crate) async fn client_part(
     let mut writer = PartWriter::new(stage.path().to_owned());
     progress.begin("receiving the client part", Some(entry.client_bytes), true);
     let request = GetClientPartRequest { digest: Bytes::clone(&entry.digest) };
-    let mut chunks = connection
-        .catalogue()
-        .get_client_part(request)
-        .await
-        .map_err(|status| refused(&status))?
-        .into_inner();
-    while let Some(chunk) = chunks.message().await.map_err(|status| refused(&status))? {
+    let mut catalogue = connection.catalogue();
+    let mut chunks = in_time(catalogue.get_client_part(request)).await?.into_inner();
+    while let Some(chunk) = in_time(chunks.message()).await? {
         writer.accept(&chunk)?;
         progress.position(writer.total);
     }
@@ -50,6 +50,17 @@ pub(crate) async fn client_part(
     writer.finish()?;
     cache.install(stage.path(), &directory)?;
     Ok(directory)
+}
+
+/// What the server sends next, or a lost connection if that takes longer than [`CHUNK_TIMEOUT`].
+async fn in_time<T>(next: impl Future<Output = std::result::Result<T, tonic::Status>>) -> Result<T> {
+    match tokio::time::timeout(CHUNK_TIMEOUT, next).await {
+        Ok(answered) => answered.map_err(|status| refused(&status)),
+        Err(_) => {
+            let seconds = CHUNK_TIMEOUT.as_secs();
+            Err(Error::Transport(format!("nothing more of the client part in {seconds} s")))
+        }
+    }
 }
 
 /// Writes the files of a client part as their chunks arrive.

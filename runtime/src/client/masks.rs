@@ -29,6 +29,9 @@ const ATTEMPTS: u32 = 5;
 /// Pause before an attempt, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest wait for a server to close a lease that is used up.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// A slot pool and the thread that fills it; one per credential, server and model in a process.
 pub struct SlotSource {
     pool: Arc<SlotPool>,
@@ -153,7 +156,8 @@ impl Worker {
     async fn make_slots(&self, urgent_now: bool, urgent: watch::Receiver<bool>) -> Result<Vec<Slot>> {
         let batch = self.accounting.time(Phase::ClientAhead, || self.client.new_batch())?;
         let keys = Bytes::from(batch.keys().to_bytes(self.client.instance().params()));
-        let mut job = Job { worker: self, batch, keys, id: BatchId::random(), urgent, raised: urgent_now };
+        let id = BatchId::random();
+        let mut job = Job { worker: self, batch, keys, id, urgent, raised: urgent_now, lease: None };
         let start = Instant::now();
         job.run().await?;
         self.accounting.add(Phase::ServerMask, start.elapsed());
@@ -183,6 +187,8 @@ struct Job<'a> {
     id: BatchId,
     urgent: watch::Receiver<bool>,
     raised: bool,
+    /// Of the last attempt, as long as the server takes it.
+    lease: Option<Bytes>,
 }
 
 impl Job<'_> {
@@ -196,6 +202,9 @@ impl Job<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            if matches!(error, Error::Lease(_)) {
+                self.lease = None;
+            }
             // A stream that made progress before it broke starts the count anew.
             attempt = if missing.count() < before { 1 } else { attempt + 1 };
             if !is_transient(&error) || attempt >= ATTEMPTS || !self.worker.target.may_come_back() {
@@ -211,9 +220,13 @@ impl Job<'_> {
         let target = &self.worker.target;
         let catalogue = Connection::open(target).await?;
         // A resumed job is charged once (same batch id), so its lease only has to be valid.
-        let lease = catalogue.open_lease(target.digest(), 0, target.tau() as u64).await?.lease;
+        let lease = match &self.lease {
+            Some(lease) => lease.clone(),
+            None => catalogue.open_lease(target.digest(), 0, target.tau() as u64).await?.lease,
+        };
+        self.lease = Some(lease.clone());
         let connection =
-            if target.is_one_process() { catalogue } else { Connection::open_masks(target).await? };
+            if target.is_one_process() { catalogue.clone() } else { Connection::open_masks(target).await? };
         if std::mem::take(&mut missing.first) {
             self.worker.accounting.add_bytes(Traffic::Keys, self.keys.len());
         }
@@ -233,7 +246,11 @@ impl Job<'_> {
                 changed = self.urgent.changed(), if !self.raised => {
                     if changed.is_ok() && *self.urgent.borrow() {
                         self.raised = true;
-                        connection.raise(lease.clone(), &self.id).await?;
+                        match connection.raise(lease.clone(), &self.id).await {
+                            // The server has computed everything; the rest is on its way here.
+                            Ok(()) | Err(Error::NoSuchBatch) => {}
+                            Err(error) => return Err(error),
+                        }
                     }
                     continue;
                 }
@@ -243,6 +260,9 @@ impl Job<'_> {
             };
             self.accept(piece, missing)?;
         }
+        // A server keeps a credential's open leases for an hour and bounds their number, so a used one is closed; the
+        // masks are here, whatever it answers.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, catalogue.close_lease(lease)).await;
         Ok(())
     }
 

@@ -2,23 +2,34 @@
 
 use std::path::Path;
 
-/// Bytes that this process may still use: the system's available memory, or what its control group leaves if that is
-/// less. `None` where neither can be read.
+use rustix::process::{Resource, getrlimit};
+
+/// Bytes that this process may still use: the least of the system's available memory and of what its control group
+/// and its own limits leave. `None` where none of them can be read.
 pub(crate) fn available_bytes() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
     let number = |name: &str| {
         std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse::<u64>().ok()
     };
     let group = number("memory.max").map(|max| max.saturating_sub(number("memory.current").unwrap_or(0)));
-    match (system, group) {
-        (Some(system), Some(group)) => Some(system.min(group)),
-        (one, other) => one.or(other),
-    }
+    [system, group, limits_leave()].into_iter().flatten().min()
+}
+
+/// What the process's limits on its address space and on its data leave, if it has such limits.
+fn limits_leave() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let left = |resource, name| Some(getrlimit(resource).current?.saturating_sub(kilobytes(&status, name)?));
+    [left(Resource::As, "VmSize:"), left(Resource::Data, "VmData:")].into_iter().flatten().min()
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes.
 fn mem_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    kilobytes(text, "MemAvailable:")
+}
+
+/// The value behind `name` in the kernel's tables, in bytes.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
