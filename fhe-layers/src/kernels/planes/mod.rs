@@ -23,7 +23,7 @@ pub const MAX_PLANES: usize = 8;
 pub const BODY_PLANES: usize = 5;
 
 /// A thread takes at least this many bytes of weights: below, handing out work costs more than it gains.
-const MIN_TASK_BYTES: usize = 64 * 1024;
+const MIN_TASK_BYTES: usize = 1024 * 1024;
 
 /// Rows handed to the vector kernels together while the tokens pass: they stay in the second-level cache.
 const ROW_GROUP_BYTES: usize = 256 * 1024;
