@@ -37,6 +37,12 @@ pub enum Command {
     /// Run linear layers for clients (what the encrypted backend starts on this machine)
     #[command(hide = true)]
     Serve(runtime::cli::serve::ServeArgs),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(runtime::cli::args::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands
+    #[command(hide = true)]
+    Man(runtime::cli::man::ManArgs),
 }
 
 /// What is detected, and with which model.

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use runtime::cli::progress::Bars;
 
 use crate::config::Config;
@@ -54,6 +54,12 @@ pub fn run(command: Command) -> Result<()> {
         Command::Verify(args) => verify::run(&args),
         Command::Proxy(args) => proxy::run(&args),
         Command::Serve(args) => Ok(runtime::cli::serve::run(&args)?),
+        Command::Completions(args) => {
+            Ok(runtime::cli::man::completions(&args, Cli::command(), &mut std::io::stdout().lock())?)
+        }
+        Command::Man(args) => {
+            Ok(runtime::cli::man::run(&args, Cli::command(), &mut std::io::stdout().lock())?)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod credential;
 pub mod doctor;
 pub mod estimate;
 pub mod interrupt;
+pub mod man;
 pub mod models;
 pub mod open;
 pub mod progress;
@@ -16,12 +17,11 @@ mod selftest_texts;
 pub mod serve;
 pub mod split;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Private chat with a language model whose linear layers run, encrypted, on a server.
 #[derive(Debug, Parser)]
@@ -57,8 +57,8 @@ pub enum Command {
     Models(args::ModelsArgs),
     /// Print a completion script for a shell
     Completions(args::CompletionsArgs),
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write the pages of all commands
+    Man(man::ManArgs),
 }
 
 /// Reads the command line, runs it and reports errors; for `main`.
@@ -107,13 +107,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args, &mut out),
         Command::Estimate(args) => estimate::run(&args, &mut out),
         Command::Models(args) => models::run(&args, &mut out),
-        Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "sotto", &mut out);
-            Ok(())
-        }
-        Command::Man => clap_mangen::Man::new(Cli::command())
-            .render(&mut out)
-            .and_then(|()| out.flush())
-            .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source }),
+        Command::Completions(args) => man::completions(&args, Cli::command(), &mut out),
+        Command::Man(args) => man::run(&args, Cli::command(), &mut out),
     }
 }
