@@ -46,7 +46,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn planes_match_schoolbook(rows in 1usize..20, cols in columns(), tokens in 1usize..5, planes in 1usize..=8, seed: u64) {
+    fn planes_match_schoolbook(
+        rows in 1usize..70, cols in columns(), tokens in 1usize..20, planes in 1usize..=8, seed: u64,
+    ) {
         let mut stream = Stream::new(seed);
         let weights = PackedWeights::new(rows, cols, &stream.weights(rows * cols));
         let limit = u64::MAX >> (64 - 8 * planes);
@@ -93,6 +95,8 @@ fn the_longest_sums_do_not_overflow() {
         check_planes(&weights, &[vec![(1 << 40) - 1; MAX_COLUMNS]], 5);
         check_planes(&weights, &[vec![255; MAX_COLUMNS]], 1);
         check_planes(&weights, &[vec![u64::MAX; MAX_COLUMNS]], 8);
+        check_planes(&weights, &vec![vec![(1 << 40) - 1; MAX_COLUMNS]; 5], 5);
+        check_planes(&weights, &vec![vec![255; MAX_COLUMNS]; 9], 1);
         check_hint(&weights, &vec![Q - 1; PANEL_POINTS * MAX_COLUMNS], PANEL_POINTS);
     }
 }

@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_panel;
 mod scalar;
 
 use std::ops::Range;
@@ -24,6 +26,9 @@ pub const BODY_PLANES: usize = 5;
 
 /// A thread takes at least this many bytes of weights: below, handing out work costs more than it gains.
 const MIN_TASK_BYTES: usize = 1024 * 1024;
+
+/// Rows of a task are a multiple of this, so that no kernel's tile is cut short but the last.
+const TASK_ROWS: usize = 32;
 
 /// Rows handed to the vector kernels together while the tokens pass: they stay in the second-level cache.
 const ROW_GROUP_BYTES: usize = 256 * 1024;
@@ -142,6 +147,10 @@ pub fn gemm(isa: Isa, weights: &PackedWeights, rows: Range<usize>, planes: &Plan
     }
     let group = (ROW_GROUP_BYTES / stride).next_multiple_of(8);
     let packed = &weights.padded()[rows.start * stride..rows.end * stride];
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 && tokens >= avx512_panel::PANEL_TOKENS {
+        return avx512_panel::product(packed, stride, planes, out);
+    }
     for (rows, out) in packed.chunks(group * stride).zip(out.chunks_mut(group * tokens)) {
         for token in 0..tokens {
             let product = Product { stride, rows, planes: planes.token(token), tokens, token };
@@ -168,7 +177,7 @@ pub fn gemm_parallel(isa: Isa, weights: &PackedWeights, planes: &Planes, out: &m
     let threads = rayon::current_num_threads();
     let smallest = MIN_TASK_BYTES.div_ceil(weights.stride() * tokens.max(1));
     // Four tasks per thread even out threads that run at different speeds.
-    let chunk = smallest.max(rows.div_ceil(4 * threads)).next_multiple_of(8);
+    let chunk = smallest.max(rows.div_ceil(4 * threads)).next_multiple_of(TASK_ROWS);
     if threads == 1 || chunk >= rows || tokens == 0 {
         return gemm(isa, weights, 0..rows, planes, out);
     }

@@ -1,0 +1,128 @@
+//! AVX-512 VNNI form for many tokens: rows lie across the lanes of a vector, tokens and planes across vectors.
+//!
+//! A lane then holds the sum of one row, and nothing is summed across lanes: for rows of a few hundred bytes those
+//! sums cost the single-token form more than the products themselves. Laying rows across lanes costs a pass over
+//! them, which from [`PANEL_TOKENS`] tokens on is little.
+#![allow(unsafe_code, reason = "AVX-512 intrinsics; the facade checks the processor and the lengths")]
+
+use std::arch::x86_64::*;
+
+use super::{AlignedBytes, BODY_PLANES, LINE_BYTES, Planes};
+
+/// Fewest tokens that pay for reordering the rows.
+pub(super) const PANEL_TOKENS: usize = 4;
+
+/// Rows of a panel: two vectors of 32-bit lanes.
+pub(super) const PANEL_ROWS: usize = 32;
+
+/// Columns whose products one instruction adds to a lane.
+const QUAD: usize = 4;
+
+/// Overwrites `out`, `[rows, tokens]`; `rows`: `[rows, stride]`.
+pub(super) fn product(rows: &[i8], stride: usize, planes: &Planes, out: &mut [i64]) {
+    let mut panel = AlignedBytes::zeroed(PANEL_ROWS * stride);
+    out.fill(0);
+    for (rows, out) in rows.chunks(PANEL_ROWS * stride).zip(out.chunks_mut(PANEL_ROWS * planes.tokens())) {
+        fill(&mut panel, rows, stride);
+        // SAFETY: the facade has called Isa::assert_supported.
+        unsafe {
+            match planes.planes() {
+                BODY_PLANES => all_tokens::<2, BODY_PLANES>(&panel, planes, 0, out),
+                count => (0..count).for_each(|p| all_tokens::<8, 1>(&panel, planes, p, out)),
+            }
+        }
+    }
+}
+
+/// Lays up to [`PANEL_ROWS`] rows across lanes, `[stride / 4, PANEL_ROWS, 4]`; rows that are missing are zero.
+fn fill(panel: &mut [u8], rows: &[i8], stride: usize) {
+    if rows.len() < PANEL_ROWS * stride {
+        panel.fill(0);
+    }
+    let panel: &mut [u32] = bytemuck::cast_slice_mut(panel);
+    for (lane, row) in rows.chunks_exact(stride).enumerate() {
+        let quads: &[u32] = bytemuck::cast_slice(row);
+        for (to, &quad) in panel.iter_mut().skip(lane).step_by(PANEL_ROWS).zip(quads) {
+            *to = quad;
+        }
+    }
+}
+
+/// Adds planes `first .. first + P` of every token, `T` tokens at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn all_tokens<const T: usize, const P: usize>(panel: &[u8], planes: &Planes, first: usize, out: &mut [i64]) {
+    let tokens = planes.tokens();
+    let whole = tokens / T * T;
+    for token in (0..whole).step_by(T) {
+        let lines: [&[u8]; T] = std::array::from_fn(|t| planes.token(token + t));
+        let sums = tile::<T, P>(panel, lines, planes.planes(), first);
+        (0..T).for_each(|t| add(&sums[t], first, token + t, tokens, out));
+    }
+    for token in whole..tokens {
+        let [sums] = tile::<1, P>(panel, [planes.token(token)], planes.planes(), first);
+        add(&sums, first, token, tokens, out);
+    }
+}
+
+/// Sums of the panel's rows times `P` planes of `T` tokens, all in registers: `[T][P]`, two vectors of rows each.
+///
+/// `lines`: `[stride / 64, count, 64]` per token. A lane sums at most `MAX_COLUMNS` products: no overflow.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn tile<const T: usize, const P: usize>(
+    panel: &[u8],
+    lines: [&[u8]; T],
+    count: usize,
+    first: usize,
+) -> [[[__m512i; 2]; P]; T] {
+    const QUADS: usize = LINE_BYTES / QUAD;
+    let chunks = panel.len() / (PANEL_ROWS * LINE_BYTES);
+    assert!(first + P <= count && lines.iter().all(|lines| lines.len() == chunks * count * LINE_BYTES));
+    let mut sums = [[[_mm512_setzero_si512(); 2]; P]; T];
+    for chunk in 0..chunks {
+        for quad in 0..QUADS {
+            // SAFETY: quad `chunk * QUADS + quad` of the panel's `chunks * QUADS`, each of `PANEL_ROWS * QUAD` bytes;
+            // in the tokens, four bytes of lines `first .. first + P` of the chunk's `count`.
+            unsafe {
+                let weights = panel.as_ptr().add((chunk * QUADS + quad) * PANEL_ROWS * QUAD);
+                let weights: [__m512i; 2] =
+                    std::array::from_fn(|half| _mm512_loadu_si512(weights.add(half * LINE_BYTES).cast()));
+                for (sums, lines) in sums.iter_mut().zip(lines) {
+                    let at = lines.as_ptr().add((chunk * count + first) * LINE_BYTES + quad * QUAD);
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let bytes = at.add(p * LINE_BYTES).cast::<i32>().read_unaligned();
+                        let bytes = _mm512_set1_epi32(bytes);
+                        for (sum, weights) in sums.iter_mut().zip(weights) {
+                            *sum = _mm512_dpbusd_epi32(*sum, bytes, weights);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Recombines the planes of one token and adds them to its outputs; `out`: at most [`PANEL_ROWS`] rows of `tokens`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add<const P: usize>(sums: &[[__m512i; 2]; P], first: usize, token: usize, tokens: usize, out: &mut [i64]) {
+    let mut words = [_mm512_setzero_si512(); 4];
+    for (p, halves) in sums.iter().enumerate() {
+        let shift = _mm_cvtsi32_si128(8 * (first + p) as i32);
+        for (words, half) in words.chunks_exact_mut(2).zip(halves) {
+            let quarters = [_mm512_castsi512_si256(*half), _mm512_extracti64x4_epi64::<1>(*half)];
+            for (word, quarter) in words.iter_mut().zip(quarters) {
+                *word = _mm512_add_epi64(*word, _mm512_sll_epi64(_mm512_cvtepi32_epi64(quarter), shift));
+            }
+        }
+    }
+    let mut values = [0i64; PANEL_ROWS];
+    for (values, word) in values.chunks_exact_mut(8).zip(words) {
+        // SAFETY: eight words.
+        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), word) };
+    }
+    for (out, value) in out.iter_mut().skip(token).step_by(tokens).zip(values) {
+        *out = out.wrapping_add(value);
+    }
+}
