@@ -58,5 +58,5 @@ pub use params::Params;
 pub use random::noise::NoiseRng;
 pub use server::{
     ExpandedKeys, LinearServer, MaskJob, PrepareOptions, PreparedModel, RawMatrix, RawRound, ServerWeights,
-    TableForm, body_half,
+    TableBytes, TableForm, body_half,
 };

@@ -6,7 +6,8 @@ use fhe_layers::kernels::Isa;
 use fhe_layers::*;
 use layer_support::{Model, masks, odd_rounds};
 use proptest::prelude::*;
-use std::sync::{Arc, OnceLock};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
 
 fn saved() -> &'static (Model, Vec<u8>) {
     static SAVED: OnceLock<(Model, Vec<u8>)> = OnceLock::new();
@@ -35,6 +36,43 @@ fn loaded_tables_are_the_prepared_ones() {
         tables.save_compact(&mut again).unwrap();
         assert!(again == *bytes, "{form:?}: saved again");
     }
+}
+
+/// Saved tables that remember what was released.
+struct Watched {
+    bytes: Vec<u8>,
+    released: Mutex<Vec<Range<usize>>>,
+}
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl TableBytes for Watched {
+    fn release(&self, range: Range<usize>) {
+        self.released.lock().unwrap().push(range);
+    }
+}
+
+#[test]
+fn expanding_releases_every_saved_group_once_and_in_order() {
+    let (model, bytes) = saved();
+    let watched = Arc::new(Watched { bytes: bytes.clone(), released: Mutex::default() });
+    let shared = Arc::clone(&watched);
+    let tables = PreparedModel::load(Arc::clone(&model.instance), shared, TableForm::Compact).unwrap();
+    assert!(watched.released.lock().unwrap().is_empty());
+    let compact = tables.table_bytes();
+    assert!(matches!(tables.expand(&|| false), Err(Error::Cancelled)));
+    assert_eq!((tables.form(), tables.table_bytes()), (TableForm::Compact, compact));
+    tables.expand(&|| true).unwrap();
+    assert_eq!(tables.form(), TableForm::Ntt);
+    let prepared = model.prepare(TableForm::Ntt);
+    assert_eq!(tables.table_bytes(), prepared.table_bytes(), "nothing of the compact form is left");
+    let released = watched.released.lock().unwrap();
+    assert!(released.windows(2).all(|pair| pair[0].end == pair[1].start), "{released:?}");
+    assert_eq!(released.last().map(|range| range.end), Some(bytes.len()));
 }
 
 #[test]

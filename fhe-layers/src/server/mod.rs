@@ -11,7 +11,7 @@ mod weights;
 pub use body_half::body_half;
 pub use mask_half::{ExpandedKeys, MaskJob};
 pub use prepare::PrepareOptions;
-pub use table::{PreparedModel, SharedBytes, TableForm};
+pub use table::{PreparedModel, SharedBytes, TableBytes, TableForm};
 pub use weights::{RawMatrix, RawRound, ServerWeights};
 
 use crate::error::Result;

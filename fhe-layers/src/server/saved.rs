@@ -3,7 +3,7 @@
 //! `STB1`, version u16, length and text of the parameters' id, length and text of the plan, digest, blocks u32, zeros up
 //! to a multiple of 64, then per block: BLAKE3 of the rest, final mask as u64, digits as i16; all little-endian.
 
-use super::table::{Compact, PreparedModel, SharedBytes, TableForm, View};
+use super::table::{Compact, GROUP_BLOCKS, PreparedModel, SavedGroup, SharedBytes, TableForm, View};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use rayon::prelude::*;
@@ -98,9 +98,18 @@ impl PreparedModel {
         let mut masks = vec![0; instance.layout().blocks() * n];
         let blocks = masks.par_chunks_exact_mut(n).zip(rest.par_chunks_exact(size));
         blocks.try_for_each(|(mask, bytes)| read_block(&instance, bytes, mask))?;
-        let first = expected.len() + HASH_BYTES + n * size_of::<u64>();
-        let compact = Compact::Saved { bytes: Arc::clone(&bytes), first, stride: size };
-        let tables = Self::from_compact(instance, masks, compact);
+        let blocks = instance.layout().blocks();
+        let groups = (0..blocks).step_by(GROUP_BLOCKS).map(|first| {
+            let end = (first + GROUP_BLOCKS).min(blocks);
+            Compact::Saved(SavedGroup {
+                bytes: Arc::clone(&bytes),
+                range: expected.len() + first * size..expected.len() + end * size,
+                stride: size,
+                digits: HASH_BYTES + n * size_of::<u64>(),
+            })
+        });
+        let groups = groups.collect();
+        let tables = Self::from_compact(instance, masks, groups);
         if form == TableForm::Ntt {
             tables.expand(&|| true)?;
         }

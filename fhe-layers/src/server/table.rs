@@ -30,28 +30,55 @@ impl std::str::FromStr for TableForm {
     }
 }
 
-/// Blocks whose NTT form shares one allocation: 32 MB at tau 64.
-const GROUP_BLOCKS: usize = 32;
+/// Blocks whose digits share one allocation, 32 MB in the NTT form at tau 64, and turn into it together.
+pub(crate) const GROUP_BLOCKS: usize = 32;
 
 /// Bytes that outlive the tables, such as a mapped file.
-pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub trait TableBytes: AsRef<[u8]> + Send + Sync {
+    /// `range` is not needed any more: memory that only mirrors a file can be given back. It may still be read.
+    fn release(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
 
-/// Compact digits of all blocks.
+impl TableBytes for Vec<u8> {}
+
+/// Shared [`TableBytes`].
+pub type SharedBytes = Arc<dyn TableBytes>;
+
+/// Compact digits of the blocks of one group.
 pub(crate) enum Compact {
     /// `[blocks][phi - 1][levels][n]`.
     Owned(Vec<i16>),
-    /// Saved tables: the digits of block `i` start at byte `first + i * stride`.
-    Saved { bytes: SharedBytes, first: usize, stride: usize },
+    /// Part of saved tables.
+    Saved(SavedGroup),
+}
+
+/// Where saved tables hold the blocks of one group.
+pub(crate) struct SavedGroup {
+    pub(crate) bytes: SharedBytes,
+    /// All of the group.
+    pub(crate) range: Range<usize>,
+    /// Bytes per block.
+    pub(crate) stride: usize,
+    /// Where in a block its digits start.
+    pub(crate) digits: usize,
+}
+
+impl Drop for SavedGroup {
+    fn drop(&mut self) {
+        self.bytes.release(self.range.clone());
+    }
 }
 
 impl Compact {
-    /// `[phi - 1][levels][n]`; `words` of them.
-    pub(crate) fn block(&self, block: usize, words: usize) -> &[i16] {
+    /// `[phi - 1][levels][n]` of the group's block `index`; `words` of them.
+    pub(crate) fn block(&self, index: usize, words: usize) -> &[i16] {
         match self {
-            Self::Owned(all) => &all[block * words..(block + 1) * words],
-            Self::Saved { bytes, first, stride } => {
-                let start = first + block * stride;
-                bytemuck::cast_slice(&(**bytes).as_ref()[start..start + words * size_of::<i16>()])
+            Self::Owned(all) => &all[index * words..(index + 1) * words],
+            Self::Saved(group) => {
+                let start = group.range.start + index * group.stride + group.digits;
+                bytemuck::cast_slice(&(*group.bytes).as_ref()[start..start + words * size_of::<i16>()])
             }
         }
     }
@@ -131,17 +158,34 @@ pub struct PreparedModel {
     instance: Arc<Instance>,
     /// Final masks, coefficients, `[blocks][n]`.
     masks: Vec<u64>,
-    /// NTT form, `[groups][blocks of a group][n * terms]`, where it exists.
-    ntt: Vec<OnceLock<HugeWords>>,
-    /// Compact form, until every group has its NTT form.
+    groups: Vec<Group>,
+}
+
+/// Digits of [`GROUP_BLOCKS`] blocks, or what is left: always in one form at least.
+#[derive(Default)]
+struct Group {
+    /// `[blocks][n * terms]`, once it exists.
+    ntt: OnceLock<HugeWords>,
+    /// Until the NTT form exists.
     compact: RwLock<Option<Arc<Compact>>>,
+}
+
+impl Group {
+    fn compact(&self) -> Option<Arc<Compact>> {
+        self.compact.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Tables being filled by preparing.
 pub(crate) struct Filling {
     masks: Vec<u64>,
-    ntt: Vec<HugeWords>,
-    compact: Vec<i16>,
+    digits: FillingDigits,
+}
+
+/// Digits by group.
+enum FillingDigits {
+    Ntt(Vec<HugeWords>),
+    Compact(Vec<Vec<i16>>),
 }
 
 impl Filling {
@@ -151,51 +195,52 @@ impl Filling {
     /// [`crate::Error::Io`] when the system gives no memory.
     pub(crate) fn zeroed(instance: &Instance, form: TableForm) -> Result<Self> {
         let (blocks, words) = (instance.layout().blocks(), instance.ring().shape().table_words());
-        let mut filling =
-            Self { masks: vec![0; blocks * instance.params().n()], ntt: Vec::new(), compact: Vec::new() };
-        match form {
-            TableForm::Compact => filling.compact = vec![0; blocks * words],
-            TableForm::Ntt => {
-                for first in (0..blocks).step_by(GROUP_BLOCKS) {
-                    filling.ntt.push(HugeWords::zeroed(GROUP_BLOCKS.min(blocks - first) * words)?);
-                }
-            }
-        }
-        Ok(filling)
+        let sizes = (0..blocks).step_by(GROUP_BLOCKS).map(|first| GROUP_BLOCKS.min(blocks - first) * words);
+        let digits = match form {
+            TableForm::Ntt => FillingDigits::Ntt(sizes.map(HugeWords::zeroed).collect::<Result<_>>()?),
+            TableForm::Compact => FillingDigits::Compact(sizes.map(|size| vec![0; size]).collect()),
+        };
+        Ok(Self { masks: vec![0; blocks * instance.params().n()], digits })
     }
 
     /// Blocks to fill, in parallel.
     pub(crate) fn blocks_mut(&mut self, instance: &Instance, range: Range<usize>) -> Vec<BlockMut<'_>> {
         let (n, words) = (instance.params().n(), instance.ring().shape().table_words());
         let masks = self.masks[range.start * n..range.end * n].chunks_exact_mut(n);
-        if self.ntt.is_empty() {
-            let digits = self.compact[range.start * words..range.end * words].chunks_exact_mut(words);
-            return masks
-                .zip(digits)
-                .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Compact(digits) })
-                .collect();
+        match &mut self.digits {
+            FillingDigits::Ntt(groups) => {
+                let digits = groups.iter_mut().flat_map(|group| group.chunks_exact_mut(words));
+                let digits = digits.skip(range.start).map(BlockDigitsMut::Ntt);
+                masks.zip(digits).map(|(mask, digits)| BlockMut { mask, digits }).collect()
+            }
+            FillingDigits::Compact(groups) => {
+                let digits = groups.iter_mut().flat_map(|group| group.chunks_exact_mut(words));
+                let digits = digits.skip(range.start).map(BlockDigitsMut::Compact);
+                masks.zip(digits).map(|(mask, digits)| BlockMut { mask, digits }).collect()
+            }
         }
-        let digits = self.ntt.iter_mut().flat_map(|group| group.chunks_exact_mut(words)).skip(range.start);
-        masks
-            .zip(digits)
-            .map(|(mask, digits)| BlockMut { mask, digits: BlockDigitsMut::Ntt(digits) })
-            .collect()
     }
 
     /// The finished tables.
     pub(crate) fn finish(self, instance: Arc<Instance>) -> PreparedModel {
-        if self.ntt.is_empty() {
-            return PreparedModel::from_compact(instance, self.masks, Compact::Owned(self.compact));
-        }
-        let ntt = self.ntt.into_iter().map(OnceLock::from).collect();
-        PreparedModel { instance, masks: self.masks, ntt, compact: RwLock::new(None) }
+        let groups = match self.digits {
+            FillingDigits::Ntt(groups) => {
+                groups.into_iter().map(|ntt| Group { ntt: OnceLock::from(ntt), ..Group::default() }).collect()
+            }
+            FillingDigits::Compact(groups) => {
+                let groups = groups.into_iter().map(Compact::Owned).collect();
+                return PreparedModel::from_compact(instance, self.masks, groups);
+            }
+        };
+        PreparedModel { instance, masks: self.masks, groups }
     }
 }
 
 /// The tables as one pass of the mask half sees them.
 pub(crate) struct View<'a> {
     tables: &'a PreparedModel,
-    compact: Option<Arc<Compact>>,
+    /// By group, where it was the only form when the pass began: kept until the pass ends.
+    compact: Vec<Option<Arc<Compact>>>,
     words: usize,
 }
 
@@ -205,21 +250,24 @@ impl View<'_> {
     /// # Panics
     /// If `block` is out of range.
     pub(crate) fn digits(&self, block: usize) -> BlockDigits<'_> {
-        match (&self.compact, self.tables.ntt[block / GROUP_BLOCKS].get()) {
-            (Some(compact), None) => BlockDigits::Compact(compact.block(block, self.words)),
-            (_, group) => {
-                let start = block % GROUP_BLOCKS * self.words;
-                BlockDigits::Ntt(group.map_or(&[], |group| &group[start..start + self.words]))
+        let (group, index) = (block / GROUP_BLOCKS, block % GROUP_BLOCKS);
+        match (&self.compact[group], self.tables.groups[group].ntt.get()) {
+            (Some(compact), None) => BlockDigits::Compact(compact.block(index, self.words)),
+            (_, ntt) => {
+                let start = index * self.words;
+                BlockDigits::Ntt(ntt.map_or(&[], |ntt| &ntt[start..start + self.words]))
             }
         }
     }
 }
 
 impl PreparedModel {
-    pub(crate) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, compact: Compact) -> Self {
-        let groups = instance.layout().blocks().div_ceil(GROUP_BLOCKS);
-        let ntt = (0..groups).map(|_| OnceLock::new()).collect();
-        Self { instance, masks, ntt, compact: RwLock::new(Some(Arc::new(compact))) }
+    /// Tables of compact groups, each of [`GROUP_BLOCKS`] blocks but the last.
+    pub(crate) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, groups: Vec<Compact>) -> Self {
+        let compact = |group| RwLock::new(Some(Arc::new(group)));
+        let groups =
+            groups.into_iter().map(|group| Group { ntt: OnceLock::new(), compact: compact(group) }).collect();
+        Self { instance, masks, groups }
     }
 
     /// The instance.
@@ -229,47 +277,47 @@ impl PreparedModel {
 
     /// [`TableForm::Ntt`] once every block has it.
     pub fn form(&self) -> TableForm {
-        if self.compact().is_none() { TableForm::Ntt } else { TableForm::Compact }
+        if self.groups.iter().all(|group| group.compact().is_none()) {
+            TableForm::Ntt
+        } else {
+            TableForm::Compact
+        }
     }
 
-    /// Memory of digits and final masks, both forms counted while both exist.
+    /// Memory of digits and final masks; a group in the middle of its expansion counts in both forms.
     pub fn table_bytes(&self) -> usize {
         let words = self.instance.ring().shape().table_words();
-        let ntt: usize = self.ntt.iter().filter_map(OnceLock::get).map(|group| group.len()).sum();
-        let compact = self.compact().map_or(0, |_| self.blocks() * words * size_of::<i16>());
-        compact + (ntt + self.masks.len()) * size_of::<u64>()
+        let digits = self.groups.iter().zip((0..).step_by(GROUP_BLOCKS)).map(|(group, first)| {
+            let ntt = group.ntt.get().map_or(0, |ntt| ntt.len() * size_of::<u64>());
+            let blocks = GROUP_BLOCKS.min(self.blocks() - first);
+            ntt + group.compact().map_or(0, |_| blocks * words * size_of::<i16>())
+        });
+        digits.sum::<usize>() + self.masks.len() * size_of::<u64>()
     }
 
     /// Turns compact tables into the NTT form on the current rayon pool, group by group, while they serve; `keep_on` is
-    /// asked before each group. The compact form is given up at the end.
+    /// asked before each group. A group's compact form is given up as soon as passes that began before are through.
     ///
     /// # Errors
     /// [`Error::Cancelled`]; [`Error::Io`] when the system gives no memory. The tables serve on either way.
     pub fn expand(&self, keep_on: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        let Some(compact) = self.compact() else { return Ok(()) };
         let (ring, n) = (self.instance.ring(), self.instance.params().n());
         let words = ring.shape().table_words();
-        for (index, group) in self.ntt.iter().enumerate() {
+        for (group, first) in self.groups.iter().zip((0..).step_by(GROUP_BLOCKS)) {
+            let Some(compact) = group.compact() else { continue };
             if !keep_on() {
                 return Err(Error::Cancelled);
             }
-            let first = index * GROUP_BLOCKS;
             let mut filled = HugeWords::zeroed(GROUP_BLOCKS.min(self.blocks() - first) * words)?;
             filled.par_chunks_exact_mut(words).enumerate().for_each_init(
                 || [vec![0; n], vec![0; n]],
-                |scratch, (offset, out)| {
-                    expand_block(ring, compact.block(first + offset, words), out, scratch)
-                },
+                |scratch, (index, out)| expand_block(ring, compact.block(index, words), out, scratch),
             );
             // Another expansion may have been faster: the same words either way.
-            group.set(filled).ok();
+            group.ntt.set(filled).ok();
+            *group.compact.write().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        *self.compact.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
-    }
-
-    fn compact(&self) -> Option<Arc<Compact>> {
-        self.compact.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Number of mask blocks.
@@ -285,6 +333,7 @@ impl PreparedModel {
 
     /// The tables as they are now.
     pub(crate) fn view(&self) -> View<'_> {
-        View { tables: self, compact: self.compact(), words: self.instance.ring().shape().table_words() }
+        let compact = self.groups.iter().map(Group::compact).collect();
+        View { tables: self, compact, words: self.instance.ring().shape().table_words() }
     }
 }
