@@ -1,0 +1,99 @@
+//! The server's side of one layer: weights, tables, and answers to bytes. The same code as `sotto serve` runs, without
+//! network, credential and meter.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fhe_layers::{
+    Body, EvaluationKeys, ExpandedKeys, Instance, LinearServer, MaskBlock, MaskJob, MatrixSpec, ModelDigest,
+    PrepareOptions, PreparedModel, RawMatrix, RawRound, RoundSpec, ServerWeights, TableForm,
+};
+use models::split::ServerPart;
+use models::split::plan::PlanRound;
+
+use crate::error::{Error, Result};
+use crate::split_store;
+
+/// One round of a split, served alone.
+pub(super) struct LayerServer {
+    instance: Arc<Instance>,
+    weights: Arc<ServerWeights>,
+    tables: PreparedModel,
+}
+
+impl LayerServer {
+    /// Reads the weights of round `round` and prepares its tables.
+    ///
+    /// # Errors
+    /// What reading or preparing fails with.
+    pub(super) fn new(part: &ServerPart, round: usize) -> Result<Self> {
+        let spec = &part.plan().rounds[round];
+        let instance = Arc::new(layer_instance(part, spec)?);
+        let matrices = part.round(round)?;
+        let raw = spec
+            .matrices
+            .iter()
+            .zip(&matrices)
+            .map(|(spec, matrix)| RawMatrix { columns: spec.columns.clone(), weights: &matrix.weights });
+        let raw = [RawRound { matrices: raw.collect() }];
+        let weights = Arc::new(ServerWeights::new(instance.layout(), &raw)?);
+        let options = PrepareOptions::default();
+        let (shared, served) = (Arc::clone(&instance), Arc::clone(&weights));
+        let tables = PreparedModel::prepare(shared, served, TableForm::Compact, &options)?;
+        Ok(Self { instance, weights, tables })
+    }
+
+    /// What client and server agree on.
+    pub(super) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// The mask blocks of a batch, in order, for its serialized keys.
+    ///
+    /// # Errors
+    /// [`Error::FheLayers`] for malformed keys.
+    pub(super) fn masks(&self, keys: &[u8], seed: [u8; 32]) -> Result<Vec<MaskBlock>> {
+        let keys = EvaluationKeys::from_bytes(self.instance.params(), keys)?;
+        let keys = ExpandedKeys::new(&self.instance, &keys);
+        let blocks = self.instance.layout().blocks();
+        let done = Mutex::new(Vec::with_capacity(blocks));
+        self.tables.mask_half(&[MaskJob { keys: &keys, seed }], 0..blocks, &|| true, &|_, block, mask| {
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((block, mask));
+        })?;
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(block, _)| *block);
+        Ok(done.into_iter().map(|(_, mask)| mask).collect())
+    }
+
+    /// Replies to bodies, one after another as they travel.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] unless `bodies` is a whole number of bodies.
+    pub(super) fn answer(&self, bodies: &[u8]) -> Result<Vec<u8>> {
+        let d_in = self.instance.layout().round(0)?.d_in;
+        let size = d_in * fhe_layers::ciphertext::BODY_WORD_BYTES;
+        if !bodies.len().is_multiple_of(size) {
+            return Err(Error::Malformed {
+                field: "bodies",
+                expected: format!("a multiple of {size} bytes"),
+                got: format!("{} bytes", bodies.len()),
+            });
+        }
+        let bodies = bodies.chunks_exact(size).map(|bytes| Body::from_bytes(d_in, bytes));
+        let bodies = bodies.collect::<fhe_layers::Result<Vec<_>>>()?;
+        let mut out = Vec::new();
+        self.weights.answer(0, &bodies)?.iter().for_each(|reply| reply.write(&mut out));
+        Ok(out)
+    }
+}
+
+/// The layer's instance: the model's parameters and digest, one round, and a plan of its own so that its public masks are
+/// nobody else's.
+fn layer_instance(part: &ServerPart, spec: &PlanRound) -> Result<Instance> {
+    let matrices = spec.matrices.iter();
+    let matrices =
+        matrices.map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() }).collect();
+    let round = RoundSpec { d_in: spec.d_in, matrices };
+    let params = split_store::params(&part.manifest().protocol)?;
+    let plan = format!("audit of {}", spec.name);
+    Ok(Instance::new(params, vec![round], ModelDigest(part.digest().0), &plan)?)
+}
