@@ -115,7 +115,7 @@ fn checked_credential(text: &str) -> Result<String> {
 }
 
 /// `host:port` with a port in 1..=65535; IPv6 hosts in brackets.
-fn check_address(text: &str) -> Result<String> {
+pub(crate) fn check_address(text: &str) -> Result<String> {
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the address must be host:port"))?;
     let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
     let plain =

@@ -26,6 +26,9 @@ pub const MAX_LEASE_BYTES: usize = 256;
 /// Bytes of a credential: 16 hex digits, a dot and 43 base64 characters.
 pub const MAX_CREDENTIAL_BYTES: usize = 96;
 
+/// Mask workers or body replicas that a server may name; each is a machine of its own or nearly so.
+pub const MAX_ADDRESSES: usize = 256;
+
 /// Bytes of the agent text.
 pub const MAX_AGENT_BYTES: usize = 64;
 

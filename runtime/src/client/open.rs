@@ -143,7 +143,7 @@ pub(crate) fn connect_alive(
     let runtime = runtime()?;
     let (entry, round_trip, directory) = runtime.block_on(async {
         let connection = Connection::open(&target).await.map_err(|error| target.explain(error))?;
-        target.learn(&connection.hello().await?);
+        target.learn(&connection.hello().await?)?;
         let round_trip = measure(&connection).await?;
         let offers = connection.list_models().await?;
         let entry = choose(&offers, connect.model.as_ref(), &options, round_trip)?;
@@ -162,7 +162,7 @@ pub(crate) fn connect_alive(
 }
 
 fn assemble(
-    target: Target,
+    mut target: Target,
     entry: &ModelEntry,
     options: RemoteOptions,
     round_trip: Duration,
@@ -177,6 +177,7 @@ fn assemble(
         });
     }
     let instance = instance(&loaded)?;
+    target.shape(&instance);
     let part = loaded.part;
     let plan = part.plan.clone();
     let kind = plan.kind;

@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fhe_layers::Instance;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::connect_string::ConnectString;
+use crate::connect_string::{ConnectString, check_address};
 use crate::error::{Error, Result};
+use crate::limits::MAX_ADDRESSES;
 use crate::protocol::wire::{HelloReply, ModelEntry};
 use crate::tls::CertificatePin;
 
@@ -64,32 +66,40 @@ impl Target {
     }
 
     /// Takes over the processes that the server named, unless the connect string named some.
-    pub(crate) fn learn(&mut self, hello: &HelloReply) {
-        if self.mask_addresses.is_empty() {
-            self.mask_addresses.clone_from(&hello.mask_addresses);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectString`] when one is no address, [`Error::TooLong`] when there are too many.
+    pub(crate) fn learn(&mut self, hello: &HelloReply) -> Result<()> {
+        for (known, named) in [
+            (&mut self.mask_addresses, &hello.mask_addresses),
+            (&mut self.body_addresses, &hello.body_addresses),
+        ] {
+            if named.len() > MAX_ADDRESSES {
+                let (got, limit) = (named.len() as u64, MAX_ADDRESSES as u64);
+                return Err(Error::TooLong { field: "addresses of the server's processes", got, limit });
+            }
+            if known.is_empty() {
+                *known = named.iter().map(|address| check_address(address)).collect::<Result<_>>()?;
+            }
         }
-        if self.body_addresses.is_empty() {
-            self.body_addresses.clone_from(&hello.body_addresses);
-        }
+        Ok(())
     }
 
     /// Fixes the model.
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] when the entry's digest is not 32 bytes or its tau is zero.
+    /// [`Error::Malformed`] when the entry's digest is not 32 bytes.
     pub(crate) fn choose(&mut self, entry: &ModelEntry) -> Result<()> {
         self.digest = crate::protocol::digest_from_wire(&entry.digest)?;
-        self.tau = entry.tau as usize;
-        self.mask_blocks = entry.mask_blocks as usize;
-        if self.tau == 0 || self.mask_blocks == 0 {
-            return Err(Error::Malformed {
-                field: "model entry",
-                expected: "tau and mask blocks above zero".to_owned(),
-                got: format!("tau {}, {} blocks", self.tau, self.mask_blocks),
-            });
-        }
         Ok(())
+    }
+
+    /// Fixes the shape of a batch: that of the client part, which the digest covers, whatever the server says.
+    pub(crate) fn shape(&mut self, instance: &Instance) {
+        self.tau = instance.params().tau();
+        self.mask_blocks = instance.layout().blocks();
     }
 
     /// Names this credential at this server with this model: one slot pool each.

@@ -7,9 +7,11 @@
 //! | `link` | a TCP proxy that records, cuts and stalls |
 //! | `relay` | a server in front of the server, with its certificate: sees and changes messages |
 //! | `pads` | finds two messages under one pad among recorded bodies |
+//! | `garbage` | peers that do not play by the rules |
 //! | `image` | searches the memory of a process |
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod garbage;
 pub(crate) mod image;
 pub(crate) mod link;
 pub(crate) mod model;

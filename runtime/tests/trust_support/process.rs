@@ -264,7 +264,7 @@ impl Chat {
             .env("SOTTO_CACHE", cache)
             .args(["chat", "--quiet", "--json", "--ignore-eos", "--temperature", "0"])
             .args(["--server", &connect.to_string(), "--prompt", prompt])
-            .args(["--max-tokens", &tokens.to_string(), "--mask-timeout-s", "40"])
+            .args(["--max-tokens", &tokens.to_string(), "--mask-timeout-s", "20"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
