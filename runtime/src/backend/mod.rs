@@ -74,8 +74,8 @@ impl Backend {
 
     /// How many of `remaining` tokens to run in the next pass, at least 1: a remote backend prefers
     /// what it has masks for over waiting.
-    pub fn pass_tokens(&self, remaining: usize) -> usize {
-        match &self.kind {
+    pub fn pass_tokens(&mut self, remaining: usize) -> usize {
+        match &mut self.kind {
             BackendKind::Remote(remote) => remote.pass_tokens(remaining),
             _ => remaining,
         }

@@ -17,6 +17,7 @@ use crate::audit::{CheckTally, WeightCheck};
 use crate::client::accounting::{Accounting, Phase};
 use crate::client::bodies::BodyLink;
 use crate::client::masks::SlotSource;
+use crate::client::slots::PrefetchHold;
 use crate::error::{Error, Result};
 
 /// From this many tokens on, encrypting and decoding use all cores.
@@ -41,6 +42,10 @@ pub struct RemoteBackend {
     link: BodyLink,
     /// Slots of the pass under way, one per token.
     slots: Vec<Slot>,
+    /// During a pass of several tokens that is not followed by another.
+    hold: Option<PrefetchHold>,
+    /// Whether the prompt goes on behind the next pass.
+    more_to_come: bool,
     rng: NoiseRng,
     accounting: Arc<Accounting>,
     cancelled: Arc<AtomicBool>,
@@ -78,6 +83,8 @@ impl RemoteBackend {
             source,
             link,
             slots: Vec::new(),
+            hold: None,
+            more_to_come: false,
             rng: NoiseRng::from_os()?,
             accounting: options.accounting,
             cancelled: options.cancelled,
@@ -142,12 +149,14 @@ impl RemoteBackend {
     }
 
     /// How many of `remaining` tokens the next pass should carry.
-    pub(super) fn pass_tokens(&self, remaining: usize) -> usize {
-        match self.source.pool().ready() {
+    pub(super) fn pass_tokens(&mut self, remaining: usize) -> usize {
+        let tokens = match self.source.pool().ready() {
             // Waiting for one batch is the least that any pass waits; carry as much as it brings.
             0 => remaining.min(self.source.pool().tau()),
             ready => remaining.min(ready),
-        }
+        };
+        self.more_to_come = tokens < remaining;
+        tokens
     }
 
     fn take_slots(&mut self, tokens: usize) -> Result<()> {
@@ -158,6 +167,9 @@ impl RemoteBackend {
             return Err(Error::WrongWeights { round });
         }
         self.link.begin_pass(tokens)?;
+        let more_to_come = std::mem::take(&mut self.more_to_come);
+        // Masks for what follows in the same prompt cannot begin too early.
+        self.hold = (tokens > 1 && !more_to_come).then(|| self.source.pool().hold_prefetch());
         let cancelled = || self.cancelled.load(Ordering::SeqCst);
         self.slots = self.source.pool().take(tokens, self.mask_timeout, &cancelled)?;
         Ok(())
@@ -337,6 +349,7 @@ impl LinearBackend for RemoteBackend {
     fn end_pass(&mut self) {
         // Whatever the pass did not use is spent all the same: dropping a slot wipes it.
         self.slots.clear();
+        self.hold = None;
         self.link.end_pass();
     }
 }

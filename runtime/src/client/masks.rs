@@ -79,7 +79,7 @@ impl SlotSource {
     }
 
     /// The pool.
-    pub fn pool(&self) -> &SlotPool {
+    pub fn pool(&self) -> &Arc<SlotPool> {
         &self.pool
     }
 }

@@ -6,7 +6,7 @@
 //! unusable: two processes must not encrypt under the same pads.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fhe_layers::Slot;
@@ -39,6 +39,8 @@ struct State {
     incoming: usize,
     /// Slots that passes wait for.
     wanted: usize,
+    /// Passes that need the machine for themselves, see [`SlotPool::hold_prefetch`].
+    holds: usize,
     /// Why the last batch could not be had; cleared by the next attempt.
     failure: Option<Failure>,
     closed: bool,
@@ -183,7 +185,11 @@ impl SlotPool {
         let urgent = state.wanted > state.ready.len();
         let missing = if urgent && state.wanted > have {
             state.wanted - have
-        } else if !urgent && state.failure.is_none() && have <= (BATCHES_AHEAD - 1) * self.tau {
+        } else if !urgent
+            && state.holds == 0
+            && state.failure.is_none()
+            && have <= (BATCHES_AHEAD - 1) * self.tau
+        {
             self.tau
         } else {
             return Need::Nothing;
@@ -195,6 +201,13 @@ impl SlotPool {
         let count = missing.div_ceil(self.tau);
         state.incoming += count * self.tau;
         Need::Batches { count, urgent }
+    }
+
+    /// While what this returns lives, no batch is begun that nobody waits for: a prompt's pass uses every core of
+    /// the client and many of the server, and its answer should not wait for masks of later tokens.
+    pub(crate) fn hold_prefetch(self: &Arc<Self>) -> PrefetchHold {
+        self.lock().holds += 1;
+        PrefetchHold(Arc::clone(self))
     }
 
     /// Whether a pass waits.
@@ -231,5 +244,36 @@ impl SlotPool {
         drop(state);
         self.arrived.notify_all();
         self.changed.notify_one();
+    }
+}
+
+/// Keeps a pool from prefetching until dropped.
+pub(crate) struct PrefetchHold(Arc<SlotPool>);
+
+impl Drop for PrefetchHold {
+    fn drop(&mut self) {
+        self.0.lock().holds -= 1;
+        self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_delays_prefetch_but_not_what_a_pass_waits_for() {
+        let pool = Arc::new(SlotPool::new(4));
+        let hold = pool.hold_prefetch();
+        assert_eq!(pool.next_need(), Need::Nothing);
+        pool.lock().wanted = 6;
+        assert_eq!(pool.next_need(), Need::Batches { count: 2, urgent: true });
+        pool.lock().wanted = 0;
+        pool.fail(Error::Cancelled, false);
+        pool.fail(Error::Cancelled, false);
+        pool.lock().failure = None;
+        assert_eq!(pool.next_need(), Need::Nothing);
+        drop(hold);
+        assert_eq!(pool.next_need(), Need::Batches { count: 1, urgent: false });
     }
 }
