@@ -290,3 +290,27 @@ async fn damaged_tables_stop_the_server_with_what_to_do() {
     assert!(error.to_string().contains("delete it"));
     assert_eq!(error.exit_code(), 6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another_version_are_prepared_again() {
+    let running = start();
+    while !running.server.is_ready() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let Running { server, dir, .. } = running;
+    server.drain();
+    server.join().unwrap();
+    let tables = dir.path().join("server/plain").join(TABLES_FILE);
+    let saved = std::fs::read(&tables).unwrap();
+    let mut older = saved.clone();
+    // The version follows the four bytes of the magic.
+    older[4] -= 1;
+    std::fs::write(&tables, older).unwrap();
+    let server = Server::start(config(dir.path())).unwrap();
+    while !server.is_ready() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.drain();
+    server.join().unwrap();
+    assert!(std::fs::read(&tables).unwrap() == saved, "the same tables are saved again");
+}

@@ -80,14 +80,17 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Maps and checks saved tables, on the current rayon pool.
-    pub(crate) fn load(entry: &SplitEntry, form: Form) -> Result<Self> {
+    /// Maps and checks saved tables, on the current rayon pool; `None` if they are those of another model, plan,
+    /// parameter set or version of the format.
+    pub(crate) fn load(entry: &SplitEntry, form: Form) -> Result<Option<Self>> {
         let instance = Arc::new(split_store::entry_instance(entry)?);
         let path = entry.tables_path();
         let bytes = crate::mmap::map(&path)?;
-        let tables = PreparedModel::load(instance, Arc::new(bytes), TableForm::Compact)
-            .map_err(|error| Error::CorruptTables { path, reason: error.to_string() })?;
-        Ok(Self::new(tables, form))
+        match PreparedModel::load(instance, Arc::new(bytes), TableForm::Compact) {
+            Ok(tables) => Ok(Some(Self::new(tables, form))),
+            Err(fhe_layers::Error::Foreign { .. }) => Ok(None),
+            Err(error) => Err(Error::CorruptTables { path, reason: error.to_string() }),
+        }
     }
 
     /// Prepares tables on threads of its own.

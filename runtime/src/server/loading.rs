@@ -83,22 +83,12 @@ pub(crate) fn load_all(
     let needs_tables = config.roles.contains(&Role::Mask);
     for FoundSplit { model, entry } in splits {
         let start = Instant::now();
-        let prepared = needs_tables && entry.tables_path().is_file();
         if config.roles.contains(&Role::Body) {
             model.set_weights(Arc::new(Weights::load(&entry)?));
         }
         if needs_tables {
-            let tables = Arc::new(if prepared {
-                pool.install(|| Tables::load(&entry, config.form))?
-            } else {
-                // A mask worker needs the weights for this only.
-                match model.weights_now() {
-                    Some(weights) => Tables::prepare(&weights, config)?,
-                    None => Tables::prepare(&Weights::load(&entry)?, config)?,
-                }
-            });
+            let (tables, save_to) = load_tables(config, &model, &entry, &pool)?;
             model.set_tables(Arc::clone(&tables));
-            let save_to = (!prepared).then(|| entry.server_dir.clone());
             background(tables.improve(save_to, Arc::clone(keep_on))?);
         }
         tracing::info!(
@@ -109,4 +99,25 @@ pub(crate) fn load_all(
         );
     }
     Ok(())
+}
+
+/// The saved tables, or new ones and where to save them.
+fn load_tables(
+    config: &ServerConfig,
+    model: &Model,
+    entry: &SplitEntry,
+    pool: &rayon::ThreadPool,
+) -> Result<(Arc<Tables>, Option<PathBuf>)> {
+    if entry.tables_path().is_file() {
+        if let Some(tables) = pool.install(|| Tables::load(entry, config.form))? {
+            return Ok((Arc::new(tables), None));
+        }
+        tracing::info!(model = model.info.name, "saved tables are of another version; preparing them again");
+    }
+    let tables = match model.weights_now() {
+        Some(weights) => Tables::prepare(&weights, config)?,
+        // A mask worker needs the weights for this only.
+        None => Tables::prepare(&Weights::load(entry)?, config)?,
+    };
+    Ok((Arc::new(tables), Some(entry.server_dir.clone())))
 }
