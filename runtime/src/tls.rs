@@ -25,6 +25,12 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::protocol::ALPN_H2;
 
+/// The certificate in the state or key directory.
+const CERTIFICATE_FILE: &str = "tls-cert.pem";
+
+/// The certificate's key in the same directory.
+const KEY_FILE: &str = "tls-key.pem";
+
 /// SHA-256 of a certificate's DER form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CertificatePin(pub [u8; 32]);
@@ -59,12 +65,21 @@ impl ServerIdentity {
     /// # Errors
     /// [`Error::Io`] or [`Error::DiskFull`] on the files, [`Error::Tls`] if they do not parse.
     pub fn load_or_generate(dir: &Path) -> Result<Self> {
-        let (certificate_path, key_path) = (dir.join("tls-cert.pem"), dir.join("tls-key.pem"));
+        let (certificate_path, key_path) = (dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE));
         if !key_path.exists() {
             let made = rcgen::generate_simple_self_signed(["sotto".to_owned()]).map_err(tls_error)?;
             crate::server::state::write_private(&certificate_path, made.cert.pem().as_bytes())?;
             crate::server::state::write_private(&key_path, made.signing_key.serialize_pem().as_bytes())?;
         }
+        Self::load(dir)
+    }
+
+    /// The identity kept in `dir`, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] on the files, [`Error::Tls`] if they do not parse.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let (certificate_path, key_path) = (dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE));
         let read = |path: &Path| std::fs::read(path).map_err(|error| Error::io("read", path, error));
         let certificate = CertificateDer::from_pem_slice(&read(&certificate_path)?).map_err(tls_error)?;
         let key = PrivateKeyDer::from_pem_slice(&read(&key_path)?).map_err(tls_error)?;

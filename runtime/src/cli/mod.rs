@@ -8,6 +8,7 @@ pub mod credential;
 pub mod doctor;
 pub mod estimate;
 pub mod interrupt;
+pub mod keys;
 pub mod man;
 pub mod models;
 pub mod open;
@@ -43,6 +44,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Split a model into what clients get and what the server keeps
     Split(split::SplitArgs),
+    /// Make the certificate and signing key that the processes of one server share
+    Keys(keys::KeysArgs),
     /// Say who may use a server, and how much
     Credential(credential::CredentialArgs),
     /// Compare float, int8 and encrypted arithmetic on this machine
@@ -101,6 +104,7 @@ pub fn run(command: Command) -> Result<()> {
             serve::run(&args)
         }
         Command::Split(args) => split::run(&args, &mut out),
+        Command::Keys(args) => keys::run(&args, &mut out),
         Command::Credential(args) => credential::run(&args, &mut out),
         Command::Selftest(args) => selftest::run(&args, &mut out),
         Command::Audit(args) => audit::run(&args, &mut out),

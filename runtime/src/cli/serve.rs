@@ -70,6 +70,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SOTTO_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
 
+    /// Directory of the certificate and signing key that the processes of one server share, as written by `sotto keys`; read only
+    #[arg(long, env = "SOTTO_KEYS", value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+
     /// Make a credential without limits that is valid for this process only
     #[arg(long, env = "SOTTO_EPHEMERAL_CREDENTIAL")]
     pub ephemeral_credential: bool,
@@ -126,6 +130,7 @@ impl ServeArgs {
             },
             threads,
             state: self.state.clone(),
+            keys: self.keys.clone(),
             ephemeral_credential: self.ephemeral_credential,
             metrics: self.metrics,
             public_address: self.public_address.clone(),

@@ -81,8 +81,10 @@ pub struct ServerConfig {
     pub form: Form,
     /// Threads for the mask half, and again for connections and bodies.
     pub threads: usize,
-    /// Directory of credentials, certificate and signing key; `None` keeps them in memory.
+    /// Directory of credentials, and of certificate and signing key without `keys`; `None` keeps them in memory.
     pub state: Option<PathBuf>,
+    /// Directory of the certificate and the signing key that the processes of one server share; only read.
+    pub keys: Option<PathBuf>,
     /// Make a fresh credential without limits, valid for this process only.
     pub ephemeral_credential: bool,
     /// Address of `/healthz`, `/readyz` and `/metrics`.

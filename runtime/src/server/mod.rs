@@ -276,16 +276,18 @@ struct Keeping {
 
 impl Keeping {
     fn open(config: &ServerConfig) -> Result<Self> {
-        let (store, identity, signing) = match &config.state {
-            Some(dir) => {
-                std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
-                let signing = state::load_or_generate_secret(&dir.join(state::SIGNING_KEY_FILE))?;
-                let store = Store::open(&dir.join(state::CREDENTIALS_FILE))?;
-                (store, ServerIdentity::load_or_generate(dir)?, signing)
-            }
-            None => {
-                let signing = zeroize::Zeroizing::new(rand::random::<[u8; 32]>());
-                (Store::in_memory()?, ServerIdentity::generate()?, signing)
+        if let Some(dir) = &config.state {
+            std::fs::create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        }
+        let store = match &config.state {
+            Some(dir) => Store::open(&dir.join(state::CREDENTIALS_FILE))?,
+            None => Store::in_memory()?,
+        };
+        let (identity, signing) = match (&config.keys, &config.state) {
+            (Some(keys), _) => state::load_keys(keys)?,
+            (None, Some(state)) => state::load_or_generate_keys(state)?,
+            (None, None) => {
+                (ServerIdentity::generate()?, zeroize::Zeroizing::new(rand::random::<[u8; 32]>()))
             }
         };
         let credential = match () {

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::tls::ServerIdentity;
 
 /// The credential store's file in the state directory.
 pub const CREDENTIALS_FILE: &str = "credentials.redb";
@@ -33,16 +34,30 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Reads the 32-byte secret at `path`, made from the operating system's randomness on first use.
+/// A 32-byte secret, wiped when dropped.
+type Secret = zeroize::Zeroizing<[u8; 32]>;
+
+/// Reads the certificate with its key and the signing key in `dir`; those that are missing are made first.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::DiskFull`] on the file, [`Error::Malformed`] if it has another length.
-pub fn load_or_generate_secret(path: &Path) -> Result<zeroize::Zeroizing<[u8; 32]>> {
-    if !path.exists() {
-        let fresh = zeroize::Zeroizing::new(rand::random::<[u8; 32]>());
-        write_private(path, &*fresh)?;
-        return Ok(fresh);
+/// As [`load_keys`], and [`Error::DiskFull`].
+pub fn load_or_generate_keys(dir: &Path) -> Result<(ServerIdentity, Secret)> {
+    let signing = dir.join(SIGNING_KEY_FILE);
+    if !signing.exists() {
+        write_private(&signing, &*zeroize::Zeroizing::new(rand::random::<[u8; 32]>()))?;
     }
+    Ok((ServerIdentity::load_or_generate(dir)?, load_secret(&signing)?))
+}
+
+/// Reads the certificate with its key and the signing key in `dir`.
+///
+/// # Errors
+/// [`Error::Io`] on the files, [`Error::Malformed`] or [`Error::Tls`] on what they hold.
+pub fn load_keys(dir: &Path) -> Result<(ServerIdentity, Secret)> {
+    Ok((ServerIdentity::load(dir)?, load_secret(&dir.join(SIGNING_KEY_FILE))?))
+}
+
+fn load_secret(path: &Path) -> Result<Secret> {
     let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| Error::io("read", path, error))?);
     let secret: [u8; 32] = bytes.as_slice().try_into().map_err(|_| Error::Malformed {
         field: "signing key file",

@@ -91,6 +91,7 @@ pub(crate) fn config(split: &Path) -> ServerConfig {
         form: Form::Ntt,
         threads: 2,
         state: None,
+        keys: None,
         ephemeral_credential: true,
         metrics: None,
         public_address: None,
