@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BODY_PLANES, LINE_BYTES, Product, recombine};
+use super::{BODY_PLANES, LINE_BYTES, Product};
 
 /// Bytes ahead in each row that are asked for (rows come from memory, once); past the end of a row, the row that
 /// takes its place in the next tile. 4 KiB are some 300 ns of a five-plane tile: more than the latency of memory
@@ -28,26 +28,52 @@ pub(super) fn product(product: &Product<'_>, out: &mut [i64]) {
     }
 }
 
-/// Planes `first .. first + P` against all rows, `R` at a time.
+/// Planes `first .. first + P` against all rows, `R` (a multiple of four) at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn all_rows<const R: usize, const P: usize>(product: &Product<'_>, first: usize, out: &mut [i64]) {
     let stride = product.stride;
     let count = product.rows.len() / stride;
     let planes = Planes { lines: product.planes, first, count: product.planes.len() / stride };
-    let mut store = |r: usize, sums: &[__m512i; P]| {
-        for (p, sum) in sums.iter().enumerate() {
-            recombine(&mut out[r * product.tokens + product.token], first + p, _mm512_reduce_add_epi32(*sum));
-        }
+    let mut store = |r: usize, sum: i64| {
+        let out = &mut out[r * product.tokens + product.token];
+        *out = out.wrapping_add(sum);
     };
     let whole = count / R * R;
     for r in (0..whole).step_by(R) {
         let sums = tile::<R, P>(&product.rows[r * stride..(r + R) * stride], &planes, stride);
-        (0..R).for_each(|i| store(r + i, &sums[i]));
+        for (r, rows) in (r..).step_by(4).zip(sums.chunks_exact(4)) {
+            (r..).zip(four_rows(rows, first)).for_each(|(r, sum)| store(r, sum));
+        }
     }
     for r in whole..count {
         let [sums] = tile::<1, P>(&product.rows[r * stride..(r + 1) * stride], &planes, stride);
-        store(r, &sums);
+        let zero = [_mm512_setzero_si512(); P];
+        let [sum, ..] = four_rows(&[sums, zero, zero, zero], first);
+        store(r, sum);
     }
+}
+
+/// The lane sums of four rows, added across lanes and recombined from planes `first .. first + P`.
+///
+/// Four vectors are added across lanes together: 13 instructions, where one alone takes seven.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn four_rows<const P: usize>(rows: &[[__m512i; P]], first: usize) -> [i64; 4] {
+    let mut words = _mm256_setzero_si256();
+    for p in 0..P {
+        let [a, b, c, d] = [rows[0][p], rows[1][p], rows[2][p], rows[3][p]];
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
+        let sums = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+        let shift = _mm_cvtsi32_si128(8 * (first + p) as i32);
+        words = _mm256_add_epi64(words, _mm256_sll_epi64(_mm256_cvtepi32_epi64(sums), shift));
+    }
+    let mut values = [0i64; 4];
+    // SAFETY: four words.
+    unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), words) };
+    values
 }
 
 /// The interleaved planes, `[stride / 64, count, 64]`, from plane `first` on.
