@@ -3,7 +3,7 @@
 //! Everything builds in the release profile and in one target directory, so that each crate is
 //! compiled once for checks (clippy and rustdoc share it) and once for code.
 
-use crate::{layout, readme, shell};
+use crate::{layout, readme, shell, trust};
 use anyhow::Context;
 
 /// Runs every step; the first failure ends the run with its command.
@@ -18,7 +18,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     shell::run("cargo clippy --release --workspace --all-targets -- -D warnings")?;
     shell::run_with("cargo doc --release --workspace --no-deps", &[("RUSTDOCFLAGS", "-D warnings")])?;
     readme::run()?;
-    smoke()
+    smoke()?;
+    trust::run(trust::Budget::Ci)
 }
 
 /// cargo-deny: bans, licences and sources. Advisories need a database that not every machine can

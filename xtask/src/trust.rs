@@ -2,11 +2,12 @@
 //!
 //! The scenarios are ordinary tests, so that each can be run alone; those too long for the unit
 //! tier carry `#[ignore]` with a reason and are named `trust_*`. Each prints lines of the form
-//! `TRUST <row> <good>/<tried>`, which this task adds up into one table.
+//! `TRUST <row> <good>/<tried> [note]`, which this task adds up into one table.
 
 use crate::shell;
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -41,64 +42,167 @@ impl Budget {
     }
 }
 
-/// Runs the suite, prints the table and fails when a scenario does.
+/// How a row reads in the table.
+#[derive(Clone, Copy)]
+enum Reads {
+    /// "17 / 17": so many of so many.
+    Good,
+    /// "2408 / 0": so many, and so many failures.
+    Failures,
+    /// As [`Reads::Good`], with what the scenario noted.
+    Noted,
+}
+
+/// The rows that every run must report, and what they are called in the table.
+const ROWS: &[(&str, &str, Reads)] = &[
+    ("faults survived", "faults survived / tried", Reads::Good),
+    ("hostile frames without a crash", "frames fuzzed / crashes", Reads::Failures),
+    ("clients served", "clients served / of", Reads::Good),
+    ("tokens received under load", "tokens wanted under load / lost", Reads::Failures),
+    ("bodies under a pad of their own", "bodies sent / slots used twice", Reads::Failures),
+    ("searches without a leak", "searches for prompt and weights / leaks found", Reads::Failures),
+    ("searches that find what is there", "controls of these searches found / planted", Reads::Good),
+    ("byte positions of bodies that are uniform", "byte positions of bodies uniform / tested", Reads::Good),
+    ("tokens right", "tokens judged / wrong", Reads::Failures),
+    ("server holds nothing afterwards", "checks of what a server still holds / leftovers", Reads::Failures),
+    (
+        "honest clients served after hostile ones",
+        "honest clients served after hostile ones / of",
+        Reads::Good,
+    ),
+    (
+        "lies of a server answered with a clear error",
+        "lies of a server that end in a clear error / told",
+        Reads::Good,
+    ),
+    (
+        "lies that leave the client's traffic as it was",
+        "lies that leave the client's traffic as it was / told",
+        Reads::Good,
+    ),
+    ("clients with a fair share", "clients with a fair share / of", Reads::Noted),
+    ("cancels that freed the server", "cancels that freed the server / tried", Reads::Noted),
+    ("refusals that say when to come back", "refusals that say when to come back / made", Reads::Good),
+];
+
+/// What the scenarios reported for a row.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    good: u64,
+    tried: u64,
+    note: String,
+}
+
+/// Runs the suite, prints the table and fails when a scenario does, or when one is missing.
 pub(crate) fn run(budget: Budget) -> anyhow::Result<()> {
     let start = Instant::now();
     let command =
         "cargo test --release --workspace --test 'trust*' -- --include-ignored --nocapture --test-threads=1";
     println!("\n::: SOTTO_TRUST={} {command}", budget.name());
-    let out = Command::new("bash")
+    let mut child = Command::new("bash")
         .args(["-c", command])
         .env("SOTTO_TRUST", budget.name())
         .current_dir(shell::root())
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot start the trust suite")?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    print!("{text}");
-    let rows = table(&text);
-    println!("\n| what | good / tried |\n|---|---|");
-    for (row, (good, tried)) in &rows {
-        println!("| {row} | {good} / {tried} |");
+    let mut text = String::new();
+    for line in BufReader::new(child.stdout.take().context("no output of the trust suite")?).lines() {
+        let line = line.context("cannot read what the trust suite says")?;
+        println!("{line}");
+        text.push_str(&line);
+        text.push('\n');
     }
-    println!("::: trust suite {:.0} s", start.elapsed().as_secs_f64());
-    if !out.status.success() {
-        bail!("the trust suite failed ({})", out.status);
+    let status = child.wait().context("the trust suite got lost")?;
+    let sums = add_up(&text);
+    println!("\n{}", table(&sums));
+    println!("::: trust suite ({}) {:.0} s", budget.name(), start.elapsed().as_secs_f64());
+    if !status.success() {
+        bail!("the trust suite failed ({status})");
     }
-    if rows.is_empty() {
-        bail!("the trust suite reported no scenario");
-    }
-    Ok(())
+    check(&sums)
 }
 
-/// Sums the `TRUST <row> <good>/<tried>` lines.
-fn table(text: &str) -> BTreeMap<String, (u64, u64)> {
-    let mut rows = BTreeMap::new();
+/// Every row must be there, be known, and have nothing but good outcomes.
+fn check(sums: &BTreeMap<String, Sum>) -> anyhow::Result<()> {
+    let missing =
+        ROWS.iter().filter(|(row, ..)| !sums.contains_key(*row)).map(|(row, ..)| format!("{row}: missing"));
+    let wrong = sums.iter().filter_map(|(row, sum)| match () {
+        () if !ROWS.iter().any(|(known, ..)| known == row) => Some(format!("{row}: not a row of the table")),
+        () if sum.good != sum.tried || sum.tried == 0 => {
+            Some(format!("{row}: {} of {}", sum.good, sum.tried))
+        }
+        () => None,
+    });
+    let wrong: Vec<String> = missing.chain(wrong).collect();
+    if wrong.is_empty() { Ok(()) } else { bail!("the trust suite's table:\n  {}", wrong.join("\n  ")) }
+}
+
+/// The table that goes into the README.
+fn table(sums: &BTreeMap<String, Sum>) -> String {
+    let lines = ROWS.iter().map(|&(row, label, reads)| match sums.get(row) {
+        None => format!("| {label} | missing |"),
+        Some(Sum { good, tried, note }) => match reads {
+            Reads::Good => format!("| {label} | {good} / {tried} |"),
+            Reads::Failures => format!("| {label} | {tried} / {} |", tried.saturating_sub(*good)),
+            Reads::Noted => format!("| {label} | {good} / {tried} ({note}) |"),
+        },
+    });
+    let lines: Vec<String> = lines.collect();
+    format!("| what | outcome |\n|---|---|\n{}", lines.join("\n"))
+}
+
+/// Sums the `TRUST <row> <good>/<tried> [note]` lines; of the notes the last one stays.
+fn add_up(text: &str) -> BTreeMap<String, Sum> {
+    let mut sums = BTreeMap::new();
     for line in text.lines() {
         let Some(rest) = line.split("TRUST ").nth(1) else { continue };
-        let Some((row, counts)) = rest.rsplit_once(' ') else { continue };
-        let Some((good, tried)) = counts.split_once('/') else { continue };
-        if let (Ok(good), Ok(tried)) = (good.parse::<u64>(), tried.parse::<u64>()) {
-            let sum: &mut (u64, u64) = rows.entry(row.to_owned()).or_default();
-            sum.0 += good;
-            sum.1 += tried;
-        }
+        let Some((row, good, tried, note)) = parse(rest) else { continue };
+        let sum: &mut Sum = sums.entry(row.to_owned()).or_default();
+        sum.good += good;
+        sum.tried += tried;
+        note.clone_into(&mut sum.note);
     }
-    rows
+    sums
+}
+
+/// Row, counts and note of a line.
+fn parse(line: &str) -> Option<(&str, u64, u64, &str)> {
+    let mut at = 0;
+    for word in line.split(' ') {
+        let counts = word.split_once('/').map(|(good, tried)| (good.parse(), tried.parse()));
+        if let Some((Ok(good), Ok(tried))) = counts {
+            return Some((line[..at].trim(), good, tried, line[at + word.len()..].trim()));
+        }
+        at += word.len() + 1;
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{ROWS, Sum, add_up, check, table};
 
     #[test]
     fn rows_are_added_up() {
-        let rows = table(
-            "TRUST faults survived 1/1\nnoise\ntest x ... TRUST faults survived 2/3\nTRUST leaks 0/4\n",
+        let sums = add_up(
+            "TRUST faults survived 1/1 first\nnoise\ntest x ... TRUST faults survived 2/3 second one\nTRUST leaks 0/4\nTRUST 1/2\nTRUST x\n",
         );
-        assert_eq!(rows["faults survived"], (3, 4));
-        assert_eq!(rows["leaks"], (0, 4));
-        assert_eq!(rows.len(), 2);
+        assert_eq!(sums["faults survived"], Sum { good: 3, tried: 4, note: "second one".to_owned() });
+        assert_eq!(sums["leaks"], Sum { good: 0, tried: 4, note: String::new() });
+        assert_eq!(sums.len(), 3);
+    }
+
+    #[test]
+    fn a_missing_an_unknown_and_a_bad_row_fail() {
+        let all: String = ROWS.iter().map(|(row, ..)| format!("TRUST {row} 5/5 note\n")).collect();
+        check(&add_up(&all)).unwrap();
+        assert!(table(&add_up(&all)).contains("| frames fuzzed / crashes | 5 / 0 |"));
+        let without = all.replacen("TRUST clients served 5/5", "", 1);
+        assert!(check(&add_up(&without)).unwrap_err().to_string().contains("clients served: missing"));
+        assert!(check(&add_up(&format!("{all}TRUST faults survived 1/2\n"))).is_err());
+        assert!(check(&add_up(&format!("{all}TRUST something 1/1\n"))).is_err());
+        assert!(check(&add_up(&all.replacen("5/5", "0/0", 1))).is_err());
     }
 }

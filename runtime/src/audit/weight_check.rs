@@ -30,6 +30,19 @@ pub struct CheckTally {
     pub wrong_values: u64,
 }
 
+impl CheckTally {
+    /// The verdict on the decoded values, for the local user when the traffic of a turn has ended.
+    ///
+    /// # Errors
+    /// [`Error::WrongMasks`] when any was wrong.
+    pub fn verdict(&self) -> Result<()> {
+        match self.wrong_values {
+            0 => Ok(()),
+            wrong => Err(Error::WrongMasks { wrong, replies: self.replies }),
+        }
+    }
+}
+
 impl WeightCheck {
     /// Draws vectors for the split's server part in `directory`, after checking its weights against the hash in its
     /// manifest; on the current rayon pool.

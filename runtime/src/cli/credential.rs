@@ -26,7 +26,8 @@ pub struct CredentialArgs {
 pub enum CredentialAction {
     /// Make a credential and print it; it is stored as a hash and cannot be shown again
     Add {
-        /// Tokens it may use: mask slots and body tokens alike, prompts included; "unlimited" for no limit
+        /// Tokens it may use: mask slots and body tokens alike, prompts included; "unlimited" for no limit. A few hundred
+        /// give a small model's weights away (`sotto audit extraction`): a budget bounds cost
         #[arg(long, env = "SOTTO_BUDGET", value_name = "N", value_parser = parse_budget)]
         budget: u64,
 

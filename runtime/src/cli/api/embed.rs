@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::wire::ApiError;
-use crate::backend::backend_error;
+use crate::backend::{BackendKind, backend_error};
 use crate::cli::args::ServerArgs;
 use crate::cli::open::{OpenedEncoder, open_encoder};
 use crate::error::{Error, Result};
@@ -184,6 +184,12 @@ fn run(opened: &mut OpenedEncoder, texts: &[String]) -> Result<Embedded> {
             models::linear::run_pass(&mut opened.backend, count, |backend| encoder.embed(&refs, backend));
         vectors.extend(result.map_err(backend_error)?.to_vec2::<f32>()?);
         rest = behind;
+    }
+    if let BackendKind::Remote(remote) = opened.backend.kind()
+        && let Some(Err(error)) = remote.check_tally().map(|tally| tally.verdict())
+    {
+        // For whoever runs this endpoint: what the reader does next, the server may see.
+        eprintln!("warning: {error}");
     }
     let tokens = sequences.iter().map(Vec::len).sum();
     Ok(Embedded { model: opened.name.clone(), vectors, tokens })

@@ -93,12 +93,9 @@ fn answer(opened: &mut Opened, job: &Job) -> Result<Answer> {
         let _ = job.events.send(Event::Text(piece.to_owned()));
     };
     let answer = session.answer(&job.options, &stop, &mut text)?;
-    if let Some(tally) = opened.check_tally().filter(|tally| tally.wrong_values > 0) {
+    if let Some(Err(error)) = opened.check_tally().map(|tally| tally.verdict()) {
         // For whoever runs this endpoint: what the answer's reader does next, the server may see.
-        eprintln!(
-            "warning: {} of {} results are not those of the pinned weights although the replies are: the server's masks are wrong",
-            tally.wrong_values, tally.replies
-        );
+        eprintln!("warning: {error}");
     }
     if answer.finish == Finish::Cancelled { Err(Error::Cancelled) } else { Ok(answer) }
 }

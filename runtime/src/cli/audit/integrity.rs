@@ -47,10 +47,7 @@ pub(super) fn run(args: &IntegrityArgs, out: &mut dyn Write) -> Result<()> {
         report(&opened, prompt_tokens, tokens, tally)
     };
     write_line(out, &text)?;
-    match tally.wrong_values {
-        0 => Ok(()),
-        wrong => Err(Error::WrongMasks { wrong, replies: tally.replies }),
-    }
+    tally.verdict()
 }
 
 fn report(opened: &Opened, prompt_tokens: usize, tokens: usize, tally: CheckTally) -> String {

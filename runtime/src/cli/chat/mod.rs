@@ -65,11 +65,10 @@ fn one_shot(
     if !args.quiet && !args.json {
         eprintln!("{}", stats_line(&answer));
     }
-    match (answer.finish, wrong_masks(opened)) {
-        (Finish::Cancelled, _) => Err(Error::Cancelled),
+    match answer.finish {
+        Finish::Cancelled => Err(Error::Cancelled),
         // Nothing more is sent in this session whatever the verdict: leaving with it tells the server nothing.
-        (Finish::Stop | Finish::Length, Some(error)) => Err(error),
-        (Finish::Stop | Finish::Length, None) => Ok(()),
+        Finish::Stop | Finish::Length => verdict(opened),
     }
 }
 
@@ -108,10 +107,9 @@ fn turn(
     result
 }
 
-/// The verdict on the decoded values when any was wrong: for the local user, behind the traffic of a turn.
-fn wrong_masks(opened: &Opened) -> Option<Error> {
-    let tally = opened.check_tally().filter(|tally| tally.wrong_values > 0)?;
-    Some(Error::WrongMasks { wrong: tally.wrong_values, replies: tally.replies })
+/// The verdict of `--check-weights` on the decoded values: for the local user, behind the traffic of a turn.
+fn verdict(opened: &Opened) -> Result<()> {
+    opened.check_tally().map_or(Ok(()), |tally| tally.verdict())
 }
 
 /// The object that `--json` prints.

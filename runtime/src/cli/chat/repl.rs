@@ -6,7 +6,7 @@ use models::chat_template::Message;
 
 use super::commands::{self, Command};
 use super::input::{Entry, LineReader};
-use super::{Settings, stats_line, turn, wrong_masks};
+use super::{Settings, stats_line, turn, verdict};
 use crate::cli::args::ChatArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::open::Opened;
@@ -70,7 +70,7 @@ fn ask(opened: &mut Opened, args: &ChatArgs, settings: &Settings, interrupt: &In
             if !args.quiet {
                 eprintln!("{}", stats_line(&answer));
             }
-            if let Some(error) = wrong_masks(opened) {
+            if let Err(error) = verdict(opened) {
                 eprintln!("warning: {error}. What you do next, the server can see.");
             }
         }
