@@ -1,0 +1,35 @@
+//! Readers of what a chat API answers: nothing panics, and pieces mean what the whole does.
+
+mod fuzz_bodies;
+
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn any_text(cut: u8, text in "[\\[\\]\\\\*_A-Za-z0-9'\\u{2019} ]{0,60}") {
+        fuzz_bodies::placeholders(&[&[cut], text.as_bytes()].concat());
+    }
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz_bodies::placeholders(&bytes);
+        fuzz_bodies::events(&bytes);
+    }
+
+    #[test]
+    fn any_events(cut: u8, text in "((data|event|id|:)?: ?[a-z{}\"]{0,9}(\r|\n|\r\n){1,3}){0,6}") {
+        fuzz_bodies::events(&[&[cut], text.as_bytes()].concat());
+    }
+}
+
+proptest! {
+    #[test]
+    fn nearly_placeholders(cut: u8, text in "(\\\\?\\[\\\\?(EMAIL|email|NAME|\\*)[_ -]{0,2}[0-9]{0,3}('s)?\\\\?\\]?){0,4}") {
+        fuzz_bodies::placeholders(&[&[cut], text.as_bytes()].concat());
+    }
+}
+
+#[test]
+fn events_are_read() {
+    assert_eq!(fuzz_bodies::events(b"\x07data: one\n\nevent: x\ndata: two\r\n\r\n: three\n"), 2);
+}
