@@ -24,6 +24,29 @@
 //! | [`layers`] | local operations |
 //! | [`tokenizer`], [`chat_template`], [`generate`] | text to tokens, logits to text |
 //!
+//! # Example
+//! One linear layer, quantized, through the same interface as a server's:
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use models::linear::{dense::DenseBackend, quantize::quantize, run_pass};
+//! use models::split::plan::{PlanKind, PlanRound, SplitPlan};
+//!
+//! # fn main() -> models::Result<()> {
+//! let round = PlanRound::new("blk.0.mlp", 2, [("blk.0.up".to_owned(), 3, 0..2)]);
+//! let weights = Tensor::new(&[[1f32, 0.], [0., -2.], [0.5, 0.5]], &Device::Cpu)?;
+//! let int8 = quantize(&round, &[weights], PlanKind::Plain.column_power())?;
+//! let plan = SplitPlan { kind: PlanKind::Plain, rounds: vec![round] };
+//! let mut backend = DenseBackend::from_quantized(plan, &[int8])?;
+//! let x = Tensor::new(&[[10f32, 20.]], &Device::Cpu)?;
+//! let y = run_pass(&mut backend, 1, |backend| Ok(backend.round(0, &x)?.remove(0)))?;
+//! for (got, exact) in y.squeeze(0)?.to_vec1::<f32>()?.into_iter().zip([10., -40., 15.]) {
+//!     assert!((got - exact).abs() < 0.2, "{got} is not {exact}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A whole model (`examples/generate.rs` is a program that does this):
 //! ```no_run
 //! use models::generate::sampler::argmax;
 //! use models::layers::head::HeadPrecision;

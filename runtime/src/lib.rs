@@ -12,6 +12,36 @@
 //! | [`cli`] | the command line | |
 //!
 //! `server` never uses `client` and the other way round.
+//!
+//! # Example
+//! What an operator hands to a user: an address, the certificate to expect, and a credential with a budget. The store
+//! keeps its hash and charges it before work is handed out.
+//! ```
+//! use runtime::connect_string::ConnectString;
+//! use runtime::server::credentials::{Grant, Store};
+//! use runtime::tls::ServerIdentity;
+//!
+//! # fn main() -> runtime::Result<()> {
+//! let store = Store::in_memory()?;
+//! let (id, credential) = store.add("a guest", 64, 64)?;
+//! let connect = ConnectString {
+//!     address: "127.0.0.1:7443".to_owned(),
+//!     pin: ServerIdentity::generate()?.pin(),
+//!     model: None,
+//!     credential: Some(credential),
+//!     mask_addresses: Vec::new(),
+//!     body_addresses: Vec::new(),
+//! };
+//! // This line is all that `sotto chat --server` needs.
+//! let line = connect.to_string();
+//! assert!(line.starts_with("sotto://127.0.0.1:7443/?pin="));
+//! let parsed: ConnectString = line.parse()?;
+//! assert_eq!(store.authenticate(parsed.credential.as_deref().unwrap_or_default())?.0, id);
+//! let wanted = Grant { body_tokens: 100, mask_slots: 64 };
+//! assert_eq!(store.charge(id, wanted, 64)?, Grant { body_tokens: 64, mask_slots: 64 });
+//! # Ok(())
+//! # }
+//! ```
 #![warn(missing_docs)]
 
 pub mod audit;
