@@ -2,7 +2,9 @@
 
 mod client_support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 
 use client_support::{errors, json, sotto};
@@ -21,18 +23,25 @@ fn minilm() -> &'static LocalModel {
         let cache = Cache::from_env().unwrap();
         let binding = runtime::split_store::binding(64).unwrap();
         let model = ModelRef::parse("minilm").unwrap();
-        let local = local_model(&model, PlanKind::Plain, &binding, &cache, &NoProgress).unwrap();
-        if !local.server_directory().join("tables.bin").is_file() {
-            let entries = runtime::split_store::find(&local.directory).unwrap();
-            runtime::split_store::prepare(&entries[0], 2, &|_| {}).unwrap();
-        }
-        local
+        prepared(local_model(&model, PlanKind::Plain, &binding, &cache, &NoProgress).unwrap())
     })
 }
 
-/// A copy of the split whose server part `change` may alter, file by file.
+/// The model with its tables, prepared now if nobody did before.
+fn prepared(local: LocalModel) -> LocalModel {
+    if !local.server_directory().join("tables.bin").is_file() {
+        let entries = runtime::split_store::find(&local.directory).unwrap();
+        runtime::split_store::prepare(&entries[0], 2, &|_| {}).unwrap();
+    }
+    local
+}
+
+/// A copy of the encoder's split whose server part `change` may alter, file by file.
 fn altered(change: impl Fn(&Path)) -> (tempfile::TempDir, LocalModel) {
-    let honest = minilm();
+    altered_copy(minilm(), change)
+}
+
+fn altered_copy(honest: &LocalModel, change: impl Fn(&Path)) -> (tempfile::TempDir, LocalModel) {
     let dir = tempfile::tempdir().unwrap();
     let local = LocalModel { directory: dir.path().to_owned(), ..honest.clone() };
     for (from, to) in [
@@ -42,7 +51,12 @@ fn altered(change: impl Fn(&Path)) -> (tempfile::TempDir, LocalModel) {
         std::fs::create_dir_all(&to).unwrap();
         for file in std::fs::read_dir(from).unwrap() {
             let file = file.unwrap();
-            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            // Tables of a large model are shared, unless they are what is altered.
+            if file.metadata().unwrap().len() > 1 << 29 {
+                std::os::unix::fs::symlink(file.path(), to.join(file.file_name())).unwrap();
+            } else {
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
         }
     }
     change(&local.server_directory());
@@ -165,6 +179,57 @@ fn vectors_come_from_the_pinned_weights_only() {
     assert!(matches!(refused, Err(Error::Digest { .. })), "{refused:?}");
 }
 
+/// `sotto serve` on a split, ended when dropped.
+struct Serving {
+    child: std::process::Child,
+    connect: String,
+}
+
+impl Serving {
+    fn start(split: &Path) -> Self {
+        let mut command = sotto();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--ephemeral-credential", "--split"]).arg(split);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(std::io::Result::ok);
+        let connect = lines
+            .filter_map(|line| line.find("sotto://").map(|start| line[start..].trim().to_owned()))
+            .next();
+        Self { child, connect: connect.unwrap() }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_lying_server_elsewhere_is_named_and_left() {
+    let (_dir, lying) = altered_copy(&prepared(client_support::smollm2()), |server| {
+        change_one_weight(server, "blk.17.ffn_down")
+    });
+    let server = Serving::start(&lying.directory);
+    let output = sotto()
+        .args(["audit", "integrity", "--tokens", "4", "--json", "--quiet", "--server"])
+        .arg(&server.connect)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", errors(&output));
+    let report = json(&output);
+    assert_eq!(report["wrong_reply_in_round"], "blk.17.down");
+    assert_eq!((&report["tokens"], &report["wrong_values"]), (&0.into(), &0.into()));
+    assert!(errors(&output).contains("blk.17.down"));
+    // A client that does not check notices nothing.
+    let output = sotto()
+        .args(["chat", "--prompt", "Hello", "--max-tokens", "2", "--quiet", "--server"])
+        .arg(&server.connect)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
 fn first_matrix() -> String {
     let part = models::split::ServerPart::open(minilm().server_directory()).unwrap();
     part.plan().rounds[0].matrices[0].name.clone()
@@ -197,6 +262,7 @@ fn the_audit_reports_what_it_checked_and_needs_a_server() {
     assert!(output.status.success(), "{}", errors(&output));
     let report = json(&output);
     assert_eq!((&report["tokens"], &report["wrong_values"]), (&2.into(), &0.into()));
+    assert!(report["wrong_reply_in_round"].is_null());
     assert!(report["replies_checked"].as_u64().unwrap() > 240);
     let output = sotto().args(["audit", "integrity", "--backend", "int8"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

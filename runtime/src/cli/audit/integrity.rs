@@ -29,50 +29,71 @@ pub(super) fn run(args: &IntegrityArgs, out: &mut dyn Write) -> Result<()> {
     let bars = Bars::new(args.quiet);
     let mut opened = open(&server, &bars, interrupt.flag())?;
     let turn = interrupt.turn();
-    let (prompt_tokens, tokens) = talk(&mut opened, args.tokens, &bars)?;
+    let mut talked = Talked::default();
+    let ended = talk(&mut opened, args.tokens, &mut talked, &bars);
     drop(turn);
+    let caught = match &ended {
+        Ok(()) => None,
+        Err(Error::WrongWeights { round }) => Some(round.as_str()),
+        Err(_) => return ended,
+    };
     let tally = opened.check_tally().unwrap_or_default();
     let text = if args.json {
         json!({
             "model": opened.name,
-            "prompt_tokens": prompt_tokens,
-            "tokens": tokens,
+            "prompt_tokens": talked.prompt_tokens,
+            "tokens": talked.tokens,
             "replies_checked": tally.replies,
+            "wrong_reply_in_round": caught,
             "wrong_values": tally.wrong_values,
             "vectors": VECTORS,
             "log2_chance_to_pass": -(VECTORS as i64),
         })
         .to_string()
     } else {
-        report(&opened, prompt_tokens, tokens, tally)
+        report(&opened, &talked, tally, caught)
     };
     write_line(out, &text)?;
-    tally.verdict()
+    ended.and_then(|()| tally.verdict())
 }
 
-fn report(opened: &Opened, prompt_tokens: usize, tokens: usize, tally: CheckTally) -> String {
+/// Tokens of the answers that came to their end.
+#[derive(Default)]
+struct Talked {
+    prompt_tokens: usize,
+    tokens: usize,
+}
+
+fn report(opened: &Opened, talked: &Talked, tally: CheckTally, caught: Option<&str>) -> String {
+    let words = match caught {
+        None => format!(
+            "every reply is that of the pinned weights (a wrong one passes with probability 2^-{VECTORS})"
+        ),
+        Some(round) => format!("the next reply, to round {round}, is not that of the pinned weights"),
+    };
     format!(
         "{}\n\
-         {prompt_tokens} prompt tokens and {tokens} generated ones, {} replies checked, each by {VECTORS} secret vectors\n\
-         ciphertext words: every reply is that of the pinned weights (a wrong one passes with probability 2^-{VECTORS})\n\
-         decoded values:   {} replies do not fit{}",
+         {} prompt tokens and {} generated ones, {} replies that fit, each checked by {VECTORS} secret vectors\n\
+         ciphertext words: {words}\n\
+         decoded values:   {} of these replies are wrong{}",
         opened.description,
+        talked.prompt_tokens,
+        talked.tokens,
         tally.replies,
         tally.wrong_values,
-        if tally.wrong_values == 0 { ": the masks belong to the same weights" } else { "" },
+        if tally.wrong_values == 0 { ": the masks belong to the pinned weights" } else { "" },
     )
 }
 
-/// Answers built-in prompts until `wanted` tokens are generated; `(prompt tokens, generated tokens)`.
-fn talk(opened: &mut Opened, wanted: usize, progress: &dyn FetchProgress) -> Result<(usize, usize)> {
-    let (mut prompt_tokens, mut tokens) = (0, 0);
+/// Answers built-in prompts until `wanted` tokens are generated.
+fn talk(opened: &mut Opened, wanted: usize, talked: &mut Talked, progress: &dyn FetchProgress) -> Result<()> {
     progress.begin("checking", Some(wanted as u64), false);
     for prompt in PROMPTS.iter().cycle() {
-        if tokens >= wanted {
+        if talked.tokens >= wanted {
             break;
         }
         let options = GenerateOptions {
-            max_tokens: (wanted - tokens).min(64),
+            max_tokens: (wanted - talked.tokens).min(64),
             sampler: SamplerConfig { temperature: 0.0, ..SamplerConfig::default() },
             seed: 0,
             ignore_eos: true,
@@ -84,10 +105,10 @@ fn talk(opened: &mut Opened, wanted: usize, progress: &dyn FetchProgress) -> Res
         if answer.finish == Finish::Cancelled {
             return Err(Error::Cancelled);
         }
-        prompt_tokens += answer.prompt_tokens;
-        tokens += answer.token_ids.len();
-        progress.position(tokens as u64);
+        talked.prompt_tokens += answer.prompt_tokens;
+        talked.tokens += answer.token_ids.len();
+        progress.position(talked.tokens as u64);
     }
     progress.end();
-    Ok((prompt_tokens, tokens))
+    Ok(())
 }
