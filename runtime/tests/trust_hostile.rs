@@ -32,6 +32,8 @@ struct Target {
     model: SmallModel,
     server: ServerProcess,
     connect: ConnectString,
+    /// The same server for somebody else: what a hostile client uses up is its own.
+    honest: ConnectString,
     cache: tempfile::TempDir,
     state: tempfile::TempDir,
 }
@@ -40,11 +42,12 @@ impl Target {
     fn new() -> Self {
         let (model, state) = (SmallModel::new(), tempfile::tempdir().unwrap());
         let setup = Setup::new(&model.split, state.path());
-        let credential = setup.credential();
+        let [hostile, honest] = [setup.credential(), setup.credential()];
         let mut server = ServerProcess::start(&setup);
         server.wait_ready();
-        let connect = ConnectString { credential: Some(credential), ..server.connect.clone() };
-        Self { model, server, connect, cache: tempfile::tempdir().unwrap(), state }
+        let with = |credential| ConnectString { credential: Some(credential), ..server.connect.clone() };
+        let (connect, honest) = (with(hostile), with(honest));
+        Self { model, server, connect, honest, cache: tempfile::tempdir().unwrap(), state }
     }
 
     fn credential(&self) -> &str {
@@ -57,7 +60,7 @@ impl Target {
 
     /// Whether an honest client is served as ever.
     fn serves(&self) -> bool {
-        let said = Chat::start(&self.connect, self.cache.path(), "w2 w3 w4", 8).finish();
+        let said = Chat::start(&self.honest, self.cache.path(), "w2 w3 w4", 8).finish();
         Judge::new(&self.model.split).right(&[2, 3, 4], &said.tokens()) == 8
     }
 }
