@@ -183,3 +183,79 @@ fn impossible_options_are_refused() {
     assert!(refused(DetectOptions { pass_tokens: 1000, ..DetectOptions::default() }));
     assert!(refused(DetectOptions { threshold: f32::NAN, ..DetectOptions::default() }));
 }
+
+#[test]
+fn forms_of_other_countries_are_found() {
+    let detector = detector(DetectOptions::default());
+    let cases: [(&str, &[(&str, &str)]); 7] = [
+        (
+            "lena: are you coming tonight?\nbot: yes, at eight\nlena: bring the blue bag\nbot: lena's bag it is",
+            &[("lena", "GIVEN_NAME"), ("lena", "GIVEN_NAME"), ("lena", "GIVEN_NAME")],
+        ),
+        ("Passenger: MARCHETTI/PAOLA MRS, seat 9A", &[("MARCHETTI", "SURNAME"), ("PAOLA", "GIVEN_NAME")]),
+        ("# TODO(pedro): delete this", &[("pedro", "GIVEN_NAME")]),
+        (
+            "Send it to 18 Beach Road, Hobart TAS 7000.",
+            &[
+                ("18", "BUILDING_NUMBER"),
+                ("Beach Road", "STREET_NAME"),
+                ("Hobart", "CITY"),
+                ("TAS", "STATE"),
+                ("7000", "ZIP_CODE"),
+            ],
+        ),
+        ("She was born in Nagpur, Maharashtra.", &[("Nagpur", "CITY"), ("Maharashtra", "STATE")]),
+        (
+            "We ship to 12 Florida Avenue, Austin, TX 78701.",
+            &[
+                ("12", "BUILDING_NUMBER"),
+                ("Florida Avenue", "STREET_NAME"),
+                ("Austin", "CITY"),
+                ("TX", "STATE"),
+                ("78701", "ZIP_CODE"),
+            ],
+        ),
+        ("My PAN is ABKPT4821Q.", &[("ABKPT4821Q", "TAX_ID")]),
+    ];
+    let texts = cases.map(|(text, _)| text);
+    let detection = scan(&detector, &texts, &mut backend());
+    for ((text, expected), spans) in cases.iter().zip(&detection.spans) {
+        assert_eq!(shown(text, spans), pairs(expected), "{text}");
+    }
+}
+
+#[test]
+fn things_are_not_personal() {
+    let detector = detector(DetectOptions::default());
+    let texts = [
+        "The fix is in KB5041580.",
+        "Vehicle WVWZZZ1JZXW000001 was recalled.",
+        "Request 3f2b8c1e-5d7a-4c9b-8e1f-0a2b3c4d5e6f failed.",
+        "Statement for account 04/2025",
+        "Return badge 31-2201 at the desk.",
+        "Flight BA 2490 leaves at 9.",
+        "The subnet mask is 255.255.254.0.",
+        "Season with Worcestershire sauce.",
+        "Read 978-3-16-148410-0 first.",
+        "hi my card was declined",
+    ];
+    let detection = scan(&detector, &texts, &mut backend());
+    for (text, spans) in texts.iter().zip(&detection.spans) {
+        assert_eq!(shown(text, spans), [], "{text}");
+    }
+}
+
+#[test]
+fn what_the_model_calls_an_address_has_the_form_of_one() {
+    let detector = detector(DetectOptions::default());
+    let text = "\u{202e}abc\u{202c} ann@example.org";
+    let recognized = Span {
+        start: 6,
+        end: 21,
+        label: Entity::Email.into(),
+        score: 1.0,
+        source: Source::Recognizer("email".into()),
+    };
+    let detection = detector.detect(&[text], &[vec![recognized]], &mut backend()).unwrap();
+    assert_eq!(shown(text, &detection.spans[0]), pairs(&[("ann@example.org", "EMAIL")]));
+}

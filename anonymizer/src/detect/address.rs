@@ -1,6 +1,8 @@
 //! Addresses: their parts stand together, and some of them have a fixed form.
 
 use super::decode::Found;
+use super::postcodes::is_postcode;
+use super::regions;
 use super::span::{Entity, Source, Span};
 use super::words::Word;
 
@@ -82,7 +84,7 @@ const UNITS: [&str; 15] = [
 ];
 
 /// Last words of street names.
-const STREETS: [&str; 34] = [
+const STREETS: [&str; 42] = [
     "street",
     "st",
     "avenue",
@@ -117,6 +119,24 @@ const STREETS: [&str; 34] = [
     "row",
     "mews",
     "alley",
+    "caddesi",
+    "sokak",
+    "sokağı",
+    "bulvarı",
+    "utca",
+    "straat",
+    "straße",
+    "strasse",
+];
+
+/// Those of them that are no words of other languages and begin in lower case.
+const STREETS_ONLY: [&str; 8] =
+    ["caddesi", "sokak", "sokağı", "bulvarı", "utca", "straat", "straße", "strasse"];
+
+/// What stands in front of street names, and belongs to them.
+const STREET_PREFIXES: [&str; 18] = [
+    "ul.", "al.", "os.", "ulica", "via", "rue", "calle", "rua", "avenida", "av.", "corso", "viale", "piazza",
+    "plaza", "paseo", "chemin", "quai", "jalan",
 ];
 
 /// Last parts of German, Dutch and Nordic street names written as one word.
@@ -133,14 +153,20 @@ fn is_capitalised(text: &[char], word: &Word) -> bool {
 /// Streets and states that show by their form, before words are put together.
 pub(super) fn refine_words(text: &[char], words: &mut [Word]) {
     streets(text, words);
+    homes(text, words);
+    cities_below_streets(text, words);
     states(text, words);
+    regions::refine(text, words);
+    flights(text, words);
+    house_numbers(text, words);
 }
 
 /// `<number> <Capitalised>{1,3} <street word>`, and the street word behind a name the model half knows.
 fn streets(text: &[char], words: &mut [Word]) {
     for last in 1..words.len() {
         let ending = lower(&text[words[last].start..words[last].end]);
-        if !STREETS.contains(&ending.as_str()) || !is_capitalised(text, &words[last]) {
+        let unmistakable = STREETS_ONLY.contains(&ending.as_str());
+        if !STREETS.contains(&ending.as_str()) || !(unmistakable || is_capitalised(text, &words[last])) {
             continue;
         }
         let mut first = last;
@@ -156,14 +182,17 @@ fn streets(text: &[char], words: &mut [Word]) {
         });
         let street = |word: &Word| word.probability(Entity::StreetName);
         let likely = words[first..=last].iter().map(street).fold(0.0f32, f32::max);
-        if first == last || (number.is_none() && likely < 0.15) {
+        if first == last || (number.is_none() && likely < 0.15 && !unmistakable) {
             continue;
         }
         // Without a number in front, the sentence's first words may be capitalised for other reasons.
         let first = if number.is_some() { first } else { first.max(last.saturating_sub(2)) };
         let named =
             |word: &Word| matches!(word.entity, Some(Entity::GivenName | Entity::Surname | Entity::City));
-        if number.is_none() && words[first..last].iter().any(|word| named(word) && word.score > 0.9) {
+        if number.is_none()
+            && !unmistakable
+            && words[first..last].iter().any(|word| named(word) && word.score > 0.9)
+        {
             continue;
         }
         if let Some(next) = words.get_mut(last + 1)
@@ -198,6 +227,85 @@ fn is_house_number(text: &[char], word: &Word) -> bool {
         && !inside.contains(&'.')
         && inside.iter().filter(|c| c.is_alphabetic()).count() <= 1
         && !is_ordinal(text, word)
+}
+
+/// Phrases behind which somebody's town stands.
+const HOMES: [&str; 14] = [
+    "moving to",
+    "moved to",
+    "move to",
+    "lives in",
+    "live in",
+    "living in",
+    "lived in",
+    "based in",
+    "born in",
+    "residing in",
+    "resident in",
+    "relocating to",
+    "wohnhaft in",
+    "wohnt in",
+];
+/// Probability of being a place from which a word behind one of them is a city.
+const HOME: f32 = 0.1;
+
+/// The town behind "lives in" and the like, also in lower case.
+fn homes(text: &[char], words: &mut [Word]) {
+    for word in words.iter_mut().filter(|word| word.entity.is_none()) {
+        let place = word.probability(Entity::City) + word.probability(Entity::State);
+        if place >= HOME && HOMES.iter().any(|phrase| announced(text, word.start, phrase)) {
+            word.set(Entity::City, place);
+        }
+    }
+}
+
+/// A word taken for a street, alone on the line below one, is a city.
+fn cities_below_streets(text: &[char], words: &mut [Word]) {
+    for i in 1..words.len() {
+        let below = text.get(words[i - 1].end..words[i].start) == Some(&['\n']);
+        let part = matches!(words[i - 1].entity, Some(Entity::StreetName | Entity::BuildingNumber));
+        let alone = text.get(words[i].end).is_none_or(|c| matches!(c, '\n' | ','));
+        if below && part && alone && words[i].entity == Some(Entity::StreetName) {
+            words[i].entity = Some(Entity::City);
+        }
+    }
+}
+
+/// "Flight LX 1578" is no street.
+fn flights(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        if lower(&text[words[i].start..words[i].end]) != "flight" {
+            continue;
+        }
+        let end = (i + 3).min(words.len());
+        for word in &mut words[i..end] {
+            if matches!(word.entity, Some(Entity::StreetName | Entity::BuildingNumber | Entity::City)) {
+                word.clear();
+            }
+        }
+    }
+}
+
+/// Words behind which a number is part of the street's name ("County Road 14").
+const NUMBERED: [&str; 9] = ["road", "highway", "hwy", "route", "street", "calle", "carrera", "avenue", "rd"];
+
+/// A number at the end of a street's name is the building's, unless one stands in front.
+fn house_numbers(text: &[char], words: &mut [Word]) {
+    for i in 1..words.len() {
+        let is_street = |word: &Word| word.entity == Some(Entity::StreetName);
+        let ends = words.get(i + 1).is_none_or(|next| !is_street(next));
+        let joined = text.get(words[i - 1].end..words[i].start) == Some(&[' ']);
+        let digits = text[words[i].start].is_ascii_digit() && is_house_number(text, &words[i]);
+        if !(ends && joined && digits && is_street(&words[i]) && is_street(&words[i - 1])) {
+            continue;
+        }
+        let first = (0..i).rev().take_while(|&j| is_street(&words[j])).last().unwrap_or(i);
+        let numbered = first > 0 && words[first - 1].entity == Some(Entity::BuildingNumber);
+        let named = NUMBERED.contains(&lower(&text[words[i - 1].start..words[i - 1].end]).as_str());
+        if !numbered && !named {
+            words[i].entity = Some(Entity::BuildingNumber);
+        }
+    }
 }
 
 /// Abbreviations and names of US states behind a city or in front of a postcode.
@@ -240,7 +348,13 @@ fn states(text: &[char], words: &mut [Word]) {
             let comma = text[..words[i].start].iter().rev().take(2).any(|c| *c == ',');
             comma && (zip || before_zip)
         };
-        if second || is_state && words[i].entity != Some(Entity::City) {
+        let abbreviated = behind_city && STATES.iter().any(|(short, _)| inside == *short);
+        let other = match words[i].entity {
+            Some(Entity::StreetName) => true,
+            Some(Entity::City) => !abbreviated,
+            _ => false,
+        };
+        if second || is_state && !other {
             let score = words[i].probability(Entity::State).max(0.6);
             words[i].set(Entity::State, score);
         }
@@ -267,9 +381,12 @@ fn preceded_by(text: &[char], at: usize, phrases: &[&str]) -> bool {
 /// Completes addresses: parts of buildings, streets cut short, and numbers that stand alone.
 pub(super) fn refine(text: &[char], words: &[Word], found: &mut Vec<Found>, fixed: &[Span]) {
     extend_streets(text, found);
+    prefixed_streets(text, found);
     numbers_behind_streets(text, words, found, fixed);
     units(text, found, fixed);
+    postcodes(text, found);
     lone_numbers(text, found);
+    lone_streets(found);
     found.sort_by_key(|found| (found.start, found.end));
 }
 
@@ -294,6 +411,58 @@ fn extend_streets(text: &[char], found: &mut [Found]) {
             street.start = number.end + 1;
         }
     }
+}
+
+/// Takes "ul." and the like in front of a street into its name, and the number behind "No:" for the building's.
+fn prefixed_streets(text: &[char], found: &mut Vec<Found>) {
+    let streets: Vec<usize> = (0..found.len()).filter(|&i| found[i].entity == Entity::StreetName).collect();
+    for i in streets {
+        let (start, end) = (found[i].start, found[i].end);
+        let before = &text[start.saturating_sub(10)..start];
+        let word: Vec<char> =
+            before.iter().rev().skip(1).take_while(|c| !c.is_whitespace()).copied().collect();
+        let length = word.len();
+        let word: String = word.into_iter().rev().flat_map(char::to_lowercase).collect();
+        let free = !found.iter().any(|found| found.overlaps(start.saturating_sub(length + 1), start));
+        if before.last() == Some(&' ') && STREET_PREFIXES.contains(&word.as_str()) && free {
+            found[i].start = start - length - 1;
+        }
+        let behind = lower(&text[end..text.len().min(end + 6)]);
+        let Some(marker) =
+            [" no: ", " no. ", ", no. ", " nr. ", " no "].iter().find(|m| behind.starts_with(**m))
+        else {
+            continue;
+        };
+        let from = end + marker.len();
+        let to = (from..text.len()).find(|&at| !text[at].is_ascii_alphanumeric()).unwrap_or(text.len());
+        let taken = found.iter().any(|found| found.overlaps(from, to));
+        if !taken && to > from && to - from <= 5 && text[from].is_ascii_digit() {
+            let (entity, source) = (Entity::BuildingNumber, Source::Context);
+            found.push(Found { start: from, end: to, entity, score: 0.7, source });
+        }
+    }
+}
+
+/// Confidence below which a street counts only next to another part of an address.
+const SURE_STREET: f32 = 0.5;
+
+/// Drops streets that the model is unsure of and that stand alone.
+fn lone_streets(found: &mut Vec<Found>) {
+    let parts: Vec<(usize, usize)> = found
+        .iter()
+        .filter(|part| {
+            matches!(
+                part.entity,
+                Entity::BuildingNumber | Entity::City | Entity::ZipCode | Entity::SecondaryAddress
+            )
+        })
+        .map(|part| (part.start, part.end))
+        .collect();
+    found.retain(|street| {
+        street.entity != Entity::StreetName
+            || street.score >= SURE_STREET
+            || parts.iter().any(|&(start, end)| distance(street, start, end) <= NEAR)
+    });
 }
 
 /// The number behind a street whose name ends as German or Dutch ones do.
@@ -357,6 +526,36 @@ fn units(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
     }
 }
 
+/// Postcodes of letters and digits behind a city, which the model takes for parts of buildings.
+fn postcodes(text: &[char], found: &mut [Found]) {
+    found.sort_by_key(|found| (found.start, found.end));
+    for i in 1..found.len() {
+        let inside = &text[found[i].start..found[i].end];
+        let mixed =
+            inside[0].is_ascii_uppercase() && inside.iter().any(char::is_ascii_digit) && inside.len() >= 6;
+        let before = &found[i - 1];
+        let behind_city = matches!(before.entity, Entity::City | Entity::State)
+            && before.end <= found[i].start
+            && is_gap(&text[before.end..found[i].start]);
+        if found[i].entity == Entity::SecondaryAddress && mixed && behind_city && is_postcode(inside) {
+            found[i].entity = Entity::ZipCode;
+        }
+    }
+}
+
+/// `3rd floor`, `Ground floor` that begin at `at`.
+fn floor_at(text: &[char], at: usize) -> Option<(usize, usize)> {
+    let window = lower(&text[at..text.len().min(at + 14)]);
+    let (storey, rest) = window.split_once(' ')?;
+    let digits = storey.trim_end_matches(|c: char| c.is_alphabetic());
+    let ordinal = !digits.is_empty()
+        && digits.chars().all(|c| c.is_ascii_digit())
+        && matches!(&storey[digits.len()..], "st" | "nd" | "rd" | "th");
+    let known = matches!(storey, "ground" | "first" | "second" | "third" | "fourth" | "fifth" | "top");
+    let whole = !rest.strip_prefix("floor")?.starts_with(char::is_alphanumeric);
+    ((ordinal || known) && whole).then(|| (at, at + storey.chars().count() + " floor".len()))
+}
+
 fn distance(found: &Found, start: usize, end: usize) -> usize {
     if found.end <= start { start - found.end } else { found.start.saturating_sub(end) }
 }
@@ -365,6 +564,9 @@ fn distance(found: &Found, start: usize, end: usize) -> usize {
 fn unit_at(text: &[char], at: usize) -> Option<(usize, usize)> {
     if at > 0 && text[at - 1].is_alphanumeric() {
         return None;
+    }
+    if let Some(floor) = floor_at(text, at) {
+        return Some(floor);
     }
     let window = lower(&text[at..text.len().min(at + 10)]);
     let unit = UNITS.iter().filter(|unit| window.starts_with(**unit)).max_by_key(|unit| unit.len())?;

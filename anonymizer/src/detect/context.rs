@@ -81,7 +81,6 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("dni", Is(Entity::GovernmentId)),
     ("nie", Is(Entity::GovernmentId)),
     ("aadhaar", Is(Entity::GovernmentId)),
-    ("cpf", Is(Entity::GovernmentId)),
     ("nino", Is(Entity::GovernmentId)),
     ("nhs", Is(Entity::GovernmentId)),
     ("medicare", Is(Entity::GovernmentId)),
@@ -102,6 +101,89 @@ const KEYWORDS: &[(&str, Meaning)] = &[
     ("credit card", Is(Entity::CreditCardNumber)),
     ("card number", Is(Entity::CreditCardNumber)),
     ("tfn", Is(Entity::TaxId)),
+    ("pan", Is(Entity::TaxId)),
+    ("nip", Is(Entity::TaxId)),
+    ("trn", Is(Entity::TaxId)),
+    ("utr", Is(Entity::TaxId)),
+    ("cuit", Is(Entity::TaxId)),
+    ("gstin", Is(Entity::TaxId)),
+    ("abn", Is(Entity::TaxId)),
+    ("codice fiscale", Is(Entity::TaxId)),
+    ("partita iva", Is(Entity::TaxId)),
+    ("cpf", Is(Entity::TaxId)),
+    ("cnpj", Is(Entity::TaxId)),
+    ("rfc", Is(Entity::TaxId)),
+    ("vat number", Is(Entity::TaxId)),
+    ("vergi no", Is(Entity::TaxId)),
+    ("tax code", Is(Entity::TaxId)),
+    ("tax reference", Is(Entity::TaxId)),
+    ("identifiant fiscal", Is(Entity::TaxId)),
+    ("numéro fiscal", Is(Entity::TaxId)),
+    ("nin", Is(Entity::GovernmentId)),
+    ("pesel", Is(Entity::GovernmentId)),
+    ("nric", Is(Entity::GovernmentId)),
+    ("my number", Is(Entity::GovernmentId)),
+    ("resident registration", Is(Entity::GovernmentId)),
+    ("kimlik", Is(Entity::GovernmentId)),
+    ("curp", Is(Entity::GovernmentId)),
+    ("emirates id", Is(Entity::GovernmentId)),
+    ("pps", Is(Entity::GovernmentId)),
+    ("ppsn", Is(Entity::GovernmentId)),
+    ("personnummer", Is(Entity::GovernmentId)),
+    ("henkilötunnus", Is(Entity::GovernmentId)),
+    ("cnic", Is(Entity::GovernmentId)),
+    ("hkid", Is(Entity::GovernmentId)),
+    ("bsn", Is(Entity::GovernmentId)),
+    ("social insurance", Is(Entity::GovernmentId)),
+    ("sin number", Is(Entity::GovernmentId)),
+    ("sin:", Is(Entity::GovernmentId)),
+    ("cédula", Is(Entity::GovernmentId)),
+    ("cedula", Is(Entity::GovernmentId)),
+    ("carta d'identità", Is(Entity::GovernmentId)),
+    ("carte d'identité", Is(Entity::GovernmentId)),
+    ("documento de identidad", Is(Entity::GovernmentId)),
+    ("ausweis", Is(Entity::GovernmentId)),
+    ("ausweisnummer", Is(Entity::GovernmentId)),
+    ("military id", Is(Entity::GovernmentId)),
+    ("rg", Is(Entity::GovernmentId)),
+    ("carnet de conducir", Is(Entity::DriversLicense)),
+    ("licencia de conducir", Is(Entity::DriversLicense)),
+    ("patente di guida", Is(Entity::DriversLicense)),
+    ("prawo jazdy", Is(Entity::DriversLicense)),
+    ("cnh", Is(Entity::DriversLicense)),
+    ("rijbewijs", Is(Entity::DriversLicense)),
+    ("auth code", NotPersonal),
+    ("authorization code", NotPersonal),
+    ("approval code", NotPersonal),
+    ("badge", NotPersonal),
+    ("asset tag", NotPersonal),
+    ("batch", NotPersonal),
+    ("lot", NotPersonal),
+    ("vin", NotPersonal),
+    ("vin range", NotPersonal),
+    ("sn", NotPersonal),
+    ("s/n", NotPersonal),
+    ("pzn", NotPersonal),
+    ("part", NotPersonal),
+    ("module", NotPersonal),
+    ("aktenzeichen", NotPersonal),
+    ("geschäftszeichen", NotPersonal),
+    ("file no", NotPersonal),
+    ("docket", NotPersonal),
+    ("bauteil", NotPersonal),
+    ("teil", NotPersonal),
+    ("cost centre", NotPersonal),
+    ("cost center", NotPersonal),
+    ("kb", NotPersonal),
+    ("asin", NotPersonal),
+    ("agreement", NotPersonal),
+    ("agreement no", NotPersonal),
+    ("mandatsreferenz", NotPersonal),
+    ("mandate reference", NotPersonal),
+    ("trace", NotPersonal),
+    ("traceparent", NotPersonal),
+    ("asset", NotPersonal),
+    ("product code", NotPersonal),
     ("customer number", NotPersonal),
     ("customer no", NotPersonal),
     ("customer id", NotPersonal),
@@ -154,8 +236,10 @@ const FILLERS: [&str; 18] = [
 ];
 
 /// Letters with which order and ticket numbers begin.
-const ORDER_PREFIXES: [&str; 14] =
-    ["ORD", "ORDER", "INC", "CASE", "SO", "PO", "INV", "REF", "TKT", "CVE", "RFC", "ISO", "SKU", "BUG"];
+const ORDER_PREFIXES: [&str; 18] = [
+    "KB", "SN", "RMA", "LOT", "ORD", "ORDER", "INC", "CASE", "SO", "PO", "INV", "REF", "TKT", "CVE", "RFC",
+    "ISO", "SKU", "BUG",
+];
 
 /// A value that may be a number or code: `[start, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -367,7 +451,11 @@ fn fits(text: &[char], value: Value, entity: Entity) -> bool {
         }
         Entity::CreditCardNumber => (13..=19).contains(&count),
         Entity::BankAccount => count >= 6,
-        Entity::Ssn | Entity::TaxId => count >= 7,
+        // Letters and digits, as an Indian PAN.
+        Entity::TaxId => {
+            count >= 7 || (count >= 4 && (8..=17).contains(&inside.len()) && !inside.contains(&' '))
+        }
+        Entity::Ssn => count >= 7,
         _ => count >= 5 || (count >= 4 && inside.len() >= 6),
     }
 }
@@ -387,10 +475,14 @@ fn is_amount(text: &[char], value: Value) -> bool {
     decimals || unit || from_decimals
 }
 
-/// `2025-03-14`, `14.3.2025`, `3/14/25`.
+/// `2025-03-14`, `14.3.2025`, `3/14/25`, `03/2025`.
 fn is_date(inside: &[char]) -> bool {
     let text: String = inside.iter().collect();
     let parts: Vec<&str> = text.split(['-', '/', '.']).collect();
+    if let [month, year] = parts[..] {
+        let month = month.len() <= 2 && month.parse::<u32>().is_ok_and(|n| (1..=12).contains(&n));
+        return month && year.len() == 4 && (year.starts_with("19") || year.starts_with("20"));
+    }
     let [a, b, c] = parts[..] else { return false };
     let number = |part: &str, longest: usize| part.len() <= longest && part.parse::<u32>().is_ok();
     let year = |part: &str| part.len() == 4 && (part.starts_with("19") || part.starts_with("20"));
@@ -398,17 +490,49 @@ fn is_date(inside: &[char]) -> bool {
     (year(a) && short(b) && short(c)) || (short(a) && short(b) && (year(c) || number(c, 2)))
 }
 
-/// Dates, amounts, hashes, and numbers with `#` in front.
+/// A UUID (RFC 9562).
+fn is_uuid(inside: &[char]) -> bool {
+    inside.len() == 36
+        && inside.iter().enumerate().all(|(i, c)| match i {
+            8 | 13 | 18 | 23 => *c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+}
+
+/// An ISBN of 13 digits in groups (ISO 2108).
+fn is_book(inside: &[char]) -> bool {
+    let digits: String = inside.iter().filter(|c| c.is_ascii_digit()).collect();
+    let grouped = inside.iter().filter(|c| matches!(c, '-' | ' ')).count() == 4;
+    digits.len() == 13 && grouped && (digits.starts_with("978") || digits.starts_with("979"))
+}
+
+/// A vehicle identification number (ISO 3779): 17 digits and capitals without I, O and Q.
+fn is_vehicle(inside: &[char]) -> bool {
+    inside.len() == 17
+        && inside
+            .iter()
+            .all(|c| c.is_ascii_digit() || c.is_ascii_uppercase() && !matches!(c, 'I' | 'O' | 'Q'))
+        && inside.iter().filter(|c| c.is_ascii_uppercase()).count() >= 3
+}
+
+/// Dates, amounts, hashes, identifiers of things, and numbers with `#` in front.
 fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
     let inside = &text[start..end];
     let hash = inside.len() >= 32
-        && inside.iter().all(|c| c.is_ascii_hexdigit())
+        && inside.iter().all(|c| c.is_ascii_hexdigit() || *c == '-')
         && inside.iter().any(|c| c.is_ascii_lowercase());
     // "129.90" and other decimal numbers.
     let text_digits = inside.iter().filter(|c| c.is_ascii_digit()).count();
     let decimal =
         inside.len() == text_digits + 1 && inside.iter().rev().take(3).any(|c| matches!(c, '.' | ','));
-    hash || decimal || is_date(inside) || is_amount(text, Value { start, end })
+    let quad = inside.iter().collect::<String>().parse::<std::net::Ipv4Addr>().is_ok();
+    quad || is_book(inside)
+        || hash
+        || decimal
+        || is_uuid(inside)
+        || is_vehicle(inside)
+        || is_date(inside)
+        || is_amount(text, Value { start, end })
 }
 
 fn is_order_prefix(word: &str) -> bool {

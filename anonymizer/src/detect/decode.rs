@@ -2,7 +2,9 @@
 
 use super::address;
 use super::context;
+use super::fields;
 use super::names;
+use super::postcodes::is_postcode;
 use super::span::{Entity, Source, Span};
 use super::words::{Tagset, Token, Word, words};
 
@@ -59,6 +61,7 @@ pub fn decode(
     }
     names::refine(text, &mut words, fixed);
     address::refine_words(text, &mut words);
+    fields::refine(text, &mut words);
     let mut found = merge(text, &words);
     context::refine(text, &mut found, fixed);
     address::refine(text, &words, &mut found, fixed);
@@ -167,11 +170,42 @@ fn is_plausible(text: &[char], found: &Found) -> bool {
     let letters = inside.iter().filter(|c| c.is_alphabetic()).count();
     match found.entity {
         Entity::GivenName | Entity::Surname => letters > digits && letters > 0,
-        Entity::City | Entity::State | Entity::StreetName => letters > 1 || digits == 0,
+        Entity::City | Entity::State => letters > 1 || digits == 0,
+        Entity::StreetName => inside.len() > 1 && (letters > 1 || digits == 0),
         Entity::PhoneNumber => digits >= 5,
         Entity::BuildingNumber => digits > 0 && inside.len() <= 8,
-        Entity::ZipCode => digits > 0 && (3..=12).contains(&inside.len()),
+        Entity::ZipCode => is_postcode(inside),
+        Entity::Email => inside.contains(&'@') || inside.windows(4).any(|four| four == [' ', 'a', 't', ' ']),
+        Entity::Url => inside.contains(&'.') || inside.contains(&'/'),
+        Entity::SecondaryAddress => is_unit(inside, digits),
         entity if is_number(entity) => digits >= 3 && digits + letters >= 4,
         _ => true,
     }
+}
+
+/// Parts of buildings that may go without a number.
+const UNNUMBERED: [&str; 12] = [
+    "floor",
+    "penthouse",
+    "basement",
+    "flat",
+    "apartment",
+    "loft",
+    "attic",
+    "annex",
+    "wing",
+    "block",
+    "piso",
+    "stock",
+];
+/// What has a number and is no part of an address.
+const SEATS: [&str; 7] = ["seat", "gate", "row", "table", "page", "chapter", "slide"];
+
+/// Whether a part of a building has a number or a name that goes without one.
+fn is_unit(inside: &[char], digits: usize) -> bool {
+    let inside: String = inside.iter().flat_map(|c| c.to_lowercase()).collect();
+    let holds = |word: &str| inside.split(|c: char| !c.is_alphabetic()).any(|own| own == word);
+    let short = inside.chars().count() <= 2;
+    (digits > 0 || short || UNNUMBERED.iter().any(|word| holds(word)))
+        && !SEATS.iter().any(|word| holds(word))
 }

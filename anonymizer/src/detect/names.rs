@@ -7,12 +7,21 @@ use std::collections::HashMap;
 
 /// Probability of being personal from which a capitalised neighbour of a name is one too.
 const NEIGHBOUR: f32 = 0.08;
+/// Probability of being a surname from which a word behind a given name is one, both in lower case.
+const LOWER_NEIGHBOUR: f32 = 0.1;
 /// Probability of being a name from which a word behind a cue is one.
 const CUED: f32 = 0.1;
 /// The same for the line below "Kind regards".
 const SIGNED: f32 = 0.01;
 /// Confidence from which a name counts wherever else it stands in the text.
 const REPEATED: f32 = 0.9;
+
+/// Probability of being a name from which the first word of a line is who speaks in a transcript.
+const SPEAKER: f32 = 0.01;
+/// Confidence in a given name from which the word behind it is rather a surname than a place.
+const SURE_GIVEN: f32 = 0.3;
+/// Confidence from which a place behind a given name stays one.
+const SURE_PLACE: f32 = 0.75;
 
 /// Words in the middle of a name that are not capitalised.
 const PARTICLES: [&str; 18] = [
@@ -21,7 +30,8 @@ const PARTICLES: [&str; 18] = [
 ];
 
 /// Titles that stand in front of a surname, or of a full name.
-const TITLES: [&str; 25] = [
+const TITLES: [&str; 26] = [
+    "doctor",
     "mr",
     "mrs",
     "ms",
@@ -49,17 +59,31 @@ const TITLES: [&str; 25] = [
     "capt",
 ];
 
+/// Words behind which a name in full is likely, also with the surname first.
+const HOLDERS: [&str; 10] =
+    ["by", "from", "to", "customer", "patient", "applicant", "holder", "member", "tenant", "insured"];
+
+/// Titles that may be the label of a surname on a form.
+const LABELS: [&str; 4] = ["doctor", "dr", "professor", "prof"];
+
+/// Forms of address of passengers, also behind a name.
+const FORMS_OF_ADDRESS: [&str; 7] = ["mr", "mrs", "ms", "miss", "mstr", "chd", "inf"];
+
 /// Corrects the labels of words as far as names go.
 pub(super) fn refine(text: &[char], words: &mut [Word], fixed: &[Span]) {
     cued(text, words);
+    marked(text, words);
     common(text, words);
     uncapitalised(text, words);
     titles(text, words);
     neighbours(text, words);
+    behind_given_names(text, words);
     full_names(text, words);
     surname_first(text, words);
     particles(text, words);
     repeated(text, words, fixed);
+    manifests(text, words);
+    speakers(text, words);
 }
 
 fn is_name(word: &Word) -> bool {
@@ -116,6 +140,104 @@ fn cued(text: &[char], words: &mut [Word]) {
     }
 }
 
+/// `TODO(ann)`: who is to do something in a program.
+fn marked(text: &[char], words: &mut [Word]) {
+    for word in words {
+        let before = &text[word.start.saturating_sub(6)..word.start];
+        let owned = ["TODO(", "FIXME("].iter().any(|mark| before.iter().collect::<String>().ends_with(mark));
+        let name = text[word.start..word.end].iter().all(|c| c.is_alphabetic()) && word.end - word.start >= 3;
+        if owned && name && text.get(word.end) == Some(&')') && word.personal() >= SIGNED {
+            word.set(Entity::GivenName, 0.5);
+        }
+    }
+}
+
+/// A word behind a sure given name, at the end of its phrase, that is taken for a place, is a surname.
+fn behind_given_names(text: &[char], words: &mut [Word]) {
+    for i in 1..words.len() {
+        let (before, rest) = words.split_at_mut(i);
+        let (a, b) = (&before[i - 1], &rest[0]);
+        let place = matches!(b.entity, Some(Entity::City | Entity::StreetName | Entity::State));
+        let goes_on = rest.get(1).is_some_and(|next| next.entity == b.entity && adjoin(text, b, next));
+        if a.entity == Some(Entity::GivenName)
+            && a.score >= SURE_GIVEN
+            && place
+            && b.score < SURE_PLACE
+            && !goes_on
+            && adjoin(text, a, b)
+            && is_capitalised(text, a)
+            && is_capitalised(text, b)
+        {
+            let score = b.score;
+            rest[0].set(Entity::Surname, score);
+        }
+    }
+}
+
+/// Passenger lists: `OKAFOR/NGOZI MRS`, with a form of address behind or "passenger", "name", "guest" in front.
+fn manifests(text: &[char], words: &mut [Word]) {
+    let upper = |word: &Word| {
+        word.end - word.start >= 2
+            && text[word.start..word.end].iter().all(|c| c.is_uppercase() || matches!(c, '-' | '\''))
+    };
+    for i in 1..words.len().saturating_sub(1) {
+        let [a, slash, b] = [i - 1, i, i + 1].map(|j| (words[j].start, words[j].end));
+        let joined = text[slash.0..slash.1] == ['/'] && a.1 == slash.0 && slash.1 == b.0;
+        if !joined || !upper(&words[i - 1]) || !upper(&words[i + 1]) {
+            continue;
+        }
+        let addressed = words
+            .get(i + 2)
+            .filter(|next| adjoin(text, &words[i + 1], next))
+            .is_some_and(|next| FORMS_OF_ADDRESS.contains(&lower(text, next).as_str()));
+        let line: String =
+            text[..a.0].iter().rev().take_while(|c| **c != '\n').flat_map(|c| c.to_lowercase()).collect();
+        let announced = ["passenger", "name", "guest", "pax", "traveller"]
+            .iter()
+            .any(|word| line.contains(&word.chars().rev().collect::<String>()));
+        if addressed || announced {
+            let score = |word: &Word| word.personal().max(0.5);
+            let (first, second) = (score(&words[i - 1]), score(&words[i + 1]));
+            words[i - 1].set(Entity::Surname, first);
+            words[i + 1].set(Entity::GivenName, second);
+        }
+    }
+    for word in words.iter_mut() {
+        if FORMS_OF_ADDRESS[..5].contains(&lower(text, word).as_str()) {
+            word.clear();
+        }
+    }
+}
+
+/// Transcripts: a word that begins two lines or more, with a colon behind it, is who speaks, wherever else it stands.
+fn speakers(text: &[char], words: &mut [Word]) {
+    let mut lines: HashMap<String, (usize, f32)> = HashMap::new();
+    for word in words.iter() {
+        let line = text[..word.start].iter().rev().take_while(|c| **c != '\n');
+        // A time in brackets may stand in front.
+        let begins =
+            line.clone().all(|c| c.is_ascii_digit() || matches!(c, '[' | ']' | ':' | ' ' | '<' | '@' | '.'));
+        let letters = text[word.start..word.end].iter().all(|c| c.is_alphabetic());
+        if begins && letters && word.end - word.start >= 3 && matches!(text.get(word.end), Some(':' | '>')) {
+            let named = word.probability(Entity::GivenName) + word.probability(Entity::Surname);
+            let (count, likely) = lines.entry(lower(text, word)).or_insert((0, 0.0));
+            *count += 1;
+            *likely = likely.max(named);
+        }
+    }
+    for word in words.iter_mut() {
+        let own = lower(text, word);
+        let speaks = lines
+            .get(own.trim_end_matches("'s").trim_end_matches("’s"))
+            .is_some_and(|&(count, likely)| count >= 2 && likely >= SPEAKER);
+        if speaks
+            && !matches!(word.entity, Some(Entity::GivenName | Entity::Surname) if word.score >= REPEATED)
+        {
+            word.set(Entity::GivenName, word.probability(Entity::GivenName).max(0.5));
+        }
+    }
+}
+
 /// Brands, companies, theorems, hashtags and the like are no names.
 fn common(text: &[char], words: &mut [Word]) {
     let is_place =
@@ -131,7 +253,10 @@ fn common(text: &[char], words: &mut [Word]) {
             |j: usize| words.get(j).is_some_and(|word| is_name(word) && !is_no_name(&lower(text, word)));
         let in_name = (i > 0 && beside(i - 1) && adjoin(text, &words[i - 1], &words[i]))
             || (i + 1 < words.len() && beside(i + 1) && adjoin(text, &words[i], &words[i + 1]));
-        if hashtag || is_named_thing(own) && is_name(&words[i]) || (is_no_name(own) && !in_name) {
+        if hashtag
+            || is_named_thing(own) && is_name(&words[i])
+            || (is_no_name(own) && !(in_name && is_capitalised(text, &words[i])))
+        {
             words[i].clear();
             continue;
         }
@@ -182,10 +307,13 @@ fn titles(text: &[char], words: &mut [Word]) {
         let (before, rest) = words.split_at_mut(i);
         let (before, word) = (&*before, &rest[0]);
         let title = match before {
-            [.., title, stop]
-                if stop.end == stop.start + 1 && text[stop.start] == '.' && stop.start == title.end =>
-            {
-                title
+            [.., title, stop] if stop.end == stop.start + 1 && stop.start == title.end => {
+                match text[stop.start] {
+                    '.' => title,
+                    // "Doctor: Okafor", but not "Miss: Ann".
+                    ':' if LABELS.contains(&lower(text, title).as_str()) => title,
+                    _ => continue,
+                }
             }
             [.., title] => title,
             [] => continue,
@@ -198,7 +326,7 @@ fn titles(text: &[char], words: &mut [Word]) {
         // "Dr. Ada" is a given name only if a surname follows.
         let full = rest.get(1).is_some_and(|next| is_name(next) && adjoin(text, &rest[0], next));
         let word = &mut rest[0];
-        if !full && matches!(word.entity, None | Some(Entity::GivenName)) {
+        if !full && matches!(word.entity, None | Some(Entity::GivenName | Entity::City)) {
             let score = word.personal().max(0.5);
             word.set(Entity::Surname, score);
         }
@@ -210,7 +338,14 @@ fn neighbours(text: &[char], words: &mut [Word]) {
     for i in 1..words.len() {
         let (before, rest) = words.split_at_mut(i);
         let (a, b) = (&mut before[i - 1], &mut rest[0]);
-        if !adjoin(text, a, b) || !is_capitalised(text, a) || !is_capitalised(text, b) {
+        if !adjoin(text, a, b) || is_capitalised(text, a) != is_capitalised(text, b) {
+            continue;
+        }
+        if !is_capitalised(text, a) {
+            let likely = b.entity.is_none() && b.probability(Entity::Surname) >= LOWER_NEIGHBOUR;
+            if a.entity == Some(Entity::GivenName) && likely && !is_no_name(&lower(text, b)) {
+                b.set(Entity::Surname, b.personal());
+            }
             continue;
         }
         if a.entity == Some(Entity::GivenName) && b.entity.is_none() && b.personal() >= NEIGHBOUR {
@@ -234,13 +369,12 @@ fn full_names(text: &[char], words: &mut [Word]) {
         {
             end += 1;
         }
-        if is_name(&words[start]) && end - start == 2 && is_capitalised(text, &words[start]) {
+        let alike = || is_capitalised(text, &words[start]) == is_capitalised(text, &words[end - 1]);
+        if is_name(&words[start]) && end - start == 2 && alike() {
             let behind_surname = listed_behind(text, words, start)
                 .is_some_and(|before| words[before].entity == Some(Entity::Surname));
             match (words[start].entity, words[end - 1].entity) {
-                (Some(Entity::GivenName), Some(Entity::GivenName))
-                    if !behind_surname && is_capitalised(text, &words[end - 1]) =>
-                {
+                (Some(Entity::GivenName), Some(Entity::GivenName)) if !behind_surname => {
                     words[end - 1].entity = Some(Entity::Surname);
                 }
                 (Some(Entity::Surname), Some(Entity::Surname))
@@ -261,14 +395,22 @@ fn listed_behind(text: &[char], words: &[Word], i: usize) -> Option<usize> {
     (text.get(words[before].end..words[i].start) == Some(&[',', ' '])).then_some(before)
 }
 
-/// "Name: Haddad, Pierre" alone on its line: the first is the surname, if it can be one.
+/// "Name: Haddad, Pierre" alone on its line, and "paid by Haddad, Pierre with": the first is the surname, if it can be
+/// one. A list of given names ("for Ann, Pierre and me") goes on with a comma or "and".
 fn surname_first(text: &[char], words: &mut [Word]) {
     for i in 1..words.len() {
         let Some(first) = listed_behind(text, words, i) else { continue };
         let both_given = [first, i].iter().all(|&j| words[j].entity == Some(Entity::GivenName));
         let opened = text[..words[first].start].iter().rev().find(|c| **c != ' ');
         let closed = text[words[i].end..].first().is_none_or(|c| *c == '\n');
-        if both_given && closed && opened == Some(&':') && words[first].probability(Entity::Surname) >= 0.02 {
+        let cue = (0..first).rev().find(|&j| text[words[j].start].is_alphanumeric());
+        let presented = cue.is_some_and(|cue| {
+            adjoin(text, &words[cue], &words[first]) && HOLDERS.contains(&lower(text, &words[cue]).as_str())
+        });
+        let next = words.get(i + 1).map(|next| lower(text, next)).unwrap_or_default();
+        let listed = matches!(next.as_str(), "," | "and" | "or" | "&" | "und" | "y" | "et");
+        let alone = closed && opened == Some(&':') || presented && !listed;
+        if both_given && alone && words[first].probability(Entity::Surname) >= 0.02 {
             words[first].entity = Some(Entity::Surname);
         }
     }

@@ -12,7 +12,21 @@ const V4: &str = r"\d{1,3}(?:\.\d{1,3}){3}";
 const V6: &str = r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*";
 
 /// What is said of version numbers of four parts.
-const VERSIONS: &[&str] = &["version", "versions", "release", "build", "firmware", "update", "upgrade"];
+const VERSIONS: &[&str] = &[
+    "version",
+    "versions",
+    "release",
+    "build",
+    "firmware",
+    "update",
+    "upgrade",
+    "bootloader",
+    "bios",
+    "driver",
+    "kernel",
+    "plugin",
+    "sdk",
+];
 /// How far in front of an address they are looked for, in bytes.
 const VERSION_REACH: usize = 32;
 
@@ -53,7 +67,12 @@ impl Recognizer for IpAddress {
                     && place.as_str().split('.').all(|part| part.len() <= 2)
                     && context::in_front(text, &range, VERSIONS, VERSION_REACH)
             };
-            if !joined && place.as_str().parse::<Ipv4Addr>().is_ok() && !is_version() {
+            let is_host = |address: Ipv4Addr| is_host(address, &text[range.end..]);
+            if !joined
+                && place.as_str().parse().is_ok_and(is_host)
+                && !is_version()
+                && !is_listed_version(text, &range)
+            {
                 found.push(Candidate {
                     range,
                     label: Entity::IpAddress.into(),
@@ -85,6 +104,23 @@ impl Recognizer for IpAddress {
             }
         }
     }
+}
+
+/// Whether an address can be a machine's: not "this network" (RFC 1122), loopback or a mask, and no block (`10.0.0.0/8`).
+fn is_host(address: Ipv4Addr, behind: &str) -> bool {
+    let [first, .., last] = address.octets();
+    let block = last == 0 && behind.starts_with('/');
+    !matches!(first, 0 | 127 | 255) && !block
+}
+
+/// Whether an address with small parts begins a line below a heading that announces versions.
+fn is_listed_version(text: &str, range: &std::ops::Range<usize>) -> bool {
+    let small = text[range.clone()].split('.').all(|part| part.len() <= 2);
+    let begins = text[..range.start].trim_end_matches([' ', '-', '*', '#', '[', 'v']).ends_with('\n');
+    let heading = text[..range.start].to_lowercase();
+    small
+        && begins
+        && ["changelog", "change log", "release notes", "versions"].iter().any(|word| heading.contains(word))
 }
 
 /// Whether a fifth part follows: then it is no address.

@@ -102,6 +102,9 @@ impl Phone {
         reason: &'static str,
         found: &mut Vec<Candidate>,
     ) {
+        // "(090-1234-5678)": the parenthesis is the sentence's.
+        let unclosed = text[range.clone()].starts_with('(') && !text[range.clone()].contains(')');
+        let range = range.start + usize::from(unclosed)..range.end;
         let extension = self.extension.find(&text[range.end..]).map_or(0, |place| place.end());
         let range = range.start..range.end + extension;
         found.push(Candidate { range, label: Entity::PhoneNumber.into(), score, reason });

@@ -134,21 +134,37 @@ pub struct Running {
 
 impl Running {
     pub async fn start(detecting: Detecting) -> Self {
+        Self::start_with(RULES, move || Box::new(Detector(detecting))).await
+    }
+
+    /// With these rules and this model.
+    pub async fn start_with(
+        rules: &str,
+        model: impl FnOnce() -> Box<dyn TextDetector> + Send + 'static,
+    ) -> Self {
         let provider = Provider::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
         let app = Router::new().route("/v1/chat/completions", post(answer)).with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let (base, directory) = Self::proxy(detecting, upstream).await;
+        let (base, directory) = Self::proxy_with(rules, upstream, model).await;
         Self { base, provider, client: reqwest::Client::new(), directory }
     }
 
     /// A proxy in front of `upstream`.
     pub async fn proxy(detecting: Detecting, upstream: String) -> (String, tempfile::TempDir) {
-        let rules = Arc::new(Rules::new(&Config::parse(RULES).unwrap()).unwrap());
+        Self::proxy_with(RULES, upstream, move || Box::new(Detector(detecting))).await
+    }
+
+    /// A proxy with these rules and this model in front of `upstream`.
+    pub async fn proxy_with(
+        rules: &str,
+        upstream: String,
+        model: impl FnOnce() -> Box<dyn TextDetector> + Send + 'static,
+    ) -> (String, tempfile::TempDir) {
+        let rules = Arc::new(Rules::new(&Config::parse(rules).unwrap()).unwrap());
         let own = Arc::clone(&rules);
-        let worker =
-            Worker::start(rules, move || Ok(Scanner::new(own, Box::new(Detector(detecting))))).unwrap();
+        let worker = Worker::start(rules, move || Ok(Scanner::new(own, model()))).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let options = ProxyOptions {
             upstream,
