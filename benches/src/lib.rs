@@ -18,6 +18,20 @@
 //! | [`digits`], [`classifier`] | the quantized linear classifier of `--bin classifier` |
 //! | [`peers`] | other libraries on the same shapes, interleaved with ours |
 //! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
+//!
+//! # Example
+//! A figure is worth its check: the product is timed, and compared with the exact one.
+//! ```
+//! use benches::check::Checks;
+//! use benches::stats::{relative_rms_error, time_ms};
+//!
+//! let (x, exact) = ([0.1_f32; 1000], vec![0.01; 1000]);
+//! let (got, ms) = time_ms(|| x.map(|x| f64::from(x * x)).to_vec());
+//! let mut checks = Checks::new();
+//! checks.at_most("relative error of the squares", relative_rms_error(&got, &exact), 1e-6);
+//! checks.at_least("time in ms", ms, 0.0);
+//! assert!(checks.all_ok());
+//! ```
 
 pub mod anonymize_run;
 pub mod chat_run;

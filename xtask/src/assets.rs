@@ -1,4 +1,4 @@
-//! Man pages and shell completions, made by the binaries themselves so that they cannot disagree with them.
+//! The Dockerfile's lint; man pages and shell completions, made by the binaries themselves so that they cannot disagree with them.
 
 use crate::shell;
 use anyhow::{Context, ensure};
@@ -9,8 +9,14 @@ const PROGRAMS: &[(&str, &str)] = &[("sotto", "runtime"), ("anonymize", "anonymi
 
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 
-/// Writes `packaging/man/*.1` and `packaging/completions/*`.
+/// Lints the Dockerfile. `.ci/run` installs the linter.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    shell::run("hadolint packaging/docker/Dockerfile")
+}
+
+/// Lints the Dockerfile; writes `packaging/man/*.1` and `packaging/completions/*`.
 pub(crate) fn run() -> anyhow::Result<()> {
+    lint()?;
     let folder = shell::root().join("packaging");
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     for made in [&man, &completions] {

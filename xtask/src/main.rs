@@ -2,15 +2,24 @@
 //!
 //! | task | what it does |
 //! |---|---|
-//! | `ci` | layout, licences, spelling, tests, clippy, docs, README commands, benchmark smoke |
+//! | `ci` | layout, links, licences, spelling, tests, clippy, docs, features, README commands, benchmark smoke |
 //! | `layout` | file sizes, crate directions, client/server separation, where `unsafe` may stand |
+//! | `docs` | links, paths and anchors of every document; a page with an example for every crate |
+//! | `features` | each crate compiles alone, without default features and with each feature |
 //! | `readme` | runs the shell commands of README.md exactly as printed |
 //! | `trust` | faults, load, hostile input and leak searches; `--full` runs the long versions |
-//! | `assets` | regenerates man pages and shell completions below `packaging/` |
+//! | `assets` | lints the Dockerfile; writes man pages and shell completions below `packaging/` |
+//!
+//! ```sh
+//! cargo xtask docs
+//! ```
 
 mod assets;
 mod ci;
+mod crate_docs;
+mod features;
 mod layout;
+mod links;
 mod readme;
 mod shell;
 mod trust;
@@ -30,6 +39,10 @@ enum Task {
     Ci,
     /// Check file sizes, crate directions, client/server separation and the places of `unsafe`.
     Layout,
+    /// Check what the documents point to, and that every crate has a page with an example.
+    Docs,
+    /// Check that each crate compiles alone, without default features and with each feature.
+    Features,
     /// Run the README's commands exactly as printed.
     Readme,
     /// Run the trust suite and print its table.
@@ -41,7 +54,7 @@ enum Task {
         #[arg(long, conflicts_with = "full")]
         ci: bool,
     },
-    /// Regenerate man pages and shell completions.
+    /// Lint the Dockerfile; write man pages and shell completions.
     Assets,
 }
 
@@ -49,6 +62,11 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Ci => ci::run(),
         Task::Layout => layout::run(),
+        Task::Docs => {
+            links::run()?;
+            crate_docs::run()
+        }
+        Task::Features => features::run(),
         Task::Readme => readme::run(),
         Task::Trust { full, ci } => trust::run(trust::Budget::from_flags(full, ci)),
         Task::Assets => assets::run(),
