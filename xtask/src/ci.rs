@@ -3,13 +3,16 @@
 //! Everything builds in the release profile and in one target directory, so that each crate is
 //! compiled once for checks (clippy and rustdoc share it) and once for code.
 
-use crate::{layout, readme, shell, trust};
+use crate::{assets, crate_docs, layout, links, readme, shell, trust};
 use anyhow::Context;
 
 /// Runs every step; the first failure ends the run with its command.
 pub(crate) fn run() -> anyhow::Result<()> {
     shell::run("cargo fmt --all --check")?;
     layout::run()?;
+    links::run()?;
+    crate_docs::run()?;
+    assets::lint()?;
     shell::run("typos")?;
     licences()?;
     let tests = readme::test_command()?;
