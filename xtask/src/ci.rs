@@ -3,7 +3,7 @@
 //! Everything builds in the release profile and in one target directory, so that each crate is
 //! compiled once for checks (clippy and rustdoc share it) and once for code.
 
-use crate::{assets, crate_docs, layout, links, readme, shell, trust};
+use crate::{assets, crate_docs, features, layout, links, readme, shell, trust};
 use anyhow::Context;
 
 /// Runs every step; the first failure ends the run with its command.
@@ -20,6 +20,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     forced_scalar()?;
     shell::run("cargo clippy --release --workspace --all-targets -- -D warnings")?;
     shell::run_with("cargo doc --release --workspace --no-deps", &[("RUSTDOCFLAGS", "-D warnings")])?;
+    features::run()?;
     readme::run()?;
     smoke()?;
     trust::run(trust::Budget::Ci)
