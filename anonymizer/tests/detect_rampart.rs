@@ -259,3 +259,50 @@ fn what_the_model_calls_an_address_has_the_form_of_one() {
     let detection = detector.detect(&[text], &[vec![recognized]], &mut backend()).unwrap();
     assert_eq!(shown(text, &detection.spans[0]), pairs(&[("ann@example.org", "EMAIL")]));
 }
+
+#[test]
+fn forms_of_addresses_and_names_are_read_whole() {
+    let detector = detector(DetectOptions::default());
+    let cases: [(&str, &[(&str, &str)]); 8] = [
+        (
+            "Adres: ul. Polna 14, 00-625 Warszawa",
+            &[
+                ("ul. Polna", "STREET_NAME"),
+                ("14", "BUILDING_NUMBER"),
+                ("00-625", "ZIP_CODE"),
+                ("Warszawa", "CITY"),
+            ],
+        ),
+        (
+            "Deliver to Atatürk Caddesi No: 9, 35210 Konak",
+            &[
+                ("Atatürk Caddesi", "STREET_NAME"),
+                ("9", "BUILDING_NUMBER"),
+                ("35210", "ZIP_CODE"),
+                ("Konak", "CITY"),
+            ],
+        ),
+        (
+            "She lives at 9 Mill Lane, 2nd floor, Leeds.",
+            &[
+                ("9", "BUILDING_NUMBER"),
+                ("Mill Lane", "STREET_NAME"),
+                ("2nd floor", "SECONDARY_ADDRESS"),
+                ("Leeds", "CITY"),
+            ],
+        ),
+        ("they are moving to bergen next week", &[("bergen", "CITY")]),
+        ("Paid by Moreau, Camille with a card", &[("Moreau", "SURNAME"), ("Camille", "GIVEN_NAME")]),
+        (
+            "hi, my name is rajesh kulkarni and i need help",
+            &[("rajesh", "GIVEN_NAME"), ("kulkarni", "SURNAME")],
+        ),
+        ("Doctor: Okafor", &[("Okafor", "SURNAME")]),
+        ("Please sit in seat 9A at table 4.", &[]),
+    ];
+    let texts = cases.map(|(text, _)| text);
+    let detection = scan(&detector, &texts, &mut backend());
+    for ((text, expected), spans) in cases.iter().zip(&detection.spans) {
+        assert_eq!(shown(text, spans), pairs(expected), "{text}");
+    }
+}
