@@ -241,6 +241,9 @@ fn a_server_that_stays_away() {
 #[ignore = "part of the trust suite: cargo xtask trust"]
 fn clients_that_stall_or_vanish_take_nobody_with_them() {
     let stage = Stage::new();
+    // Behind a first conversation: what the server opens once and keeps is open then.
+    assert_eq!(stage.chat("w2 w3", 5).finish().tokens().len(), 5);
+    assert!(stage.server.lock().unwrap().wait_idle());
     let idle = stage.server.lock().unwrap().descriptors();
     let address = stage.server.lock().unwrap().connect.address.clone();
     // Some never begin TLS, some vanish in the middle of an answer.
@@ -256,14 +259,11 @@ fn clients_that_stall_or_vanish_take_nobody_with_them() {
     stage.survives("stalled and vanished clients");
     drop(silent);
     let server = stage.server.lock().unwrap();
-    assert!(server.wait_idle());
-    let after = server.descriptors();
-    row(
-        "server holds nothing afterwards",
-        usize::from(after <= idle + 2),
-        1,
-        &format!("{idle} descriptors before, {after} after"),
-    );
+    // A connection that never began TLS is in no gauge, only among the descriptors.
+    let closed = server.wait_idle() && eventually(|| server.descriptors() <= idle + 2);
+    let note =
+        format!("{idle} descriptors before, {} after stalled and vanished clients", server.descriptors());
+    row("server holds nothing afterwards", usize::from(closed), 1, &note);
 }
 
 /// A server in several processes: the catalogue, and `count` of another role, each behind a relay of its own.

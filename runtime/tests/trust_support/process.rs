@@ -108,7 +108,9 @@ impl ServerProcess {
             .arg(&setup.split)
             .arg("--state")
             .arg(&setup.state)
-            .args(["--threads", "2", "--metrics", &metrics])
+            // Ends with this process at the latest, even where a hook of a proxy still holds it.
+            .args(["--threads", "2", "--metrics", &metrics, "--exit-with-parent"])
+            .stdin(Stdio::piped())
             .args(&setup.arguments)
             .envs(setup.environment.iter().cloned())
             .stdout(Stdio::piped())

@@ -184,6 +184,9 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        // Hooks may hold server processes, and tasks of the runtime hold the hooks.
+        self.on_body(|_| Act::Forward);
+        self.on_piece(|_| Act::Forward);
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
