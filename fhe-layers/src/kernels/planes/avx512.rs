@@ -60,8 +60,7 @@ fn all_rows<const R: usize, const P: usize>(product: &Product<'_>, first: usize,
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn four_rows<const P: usize>(rows: &[[__m512i; P]], first: usize) -> [i64; 4] {
     let mut words = _mm256_setzero_si256();
-    for p in 0..P {
-        let [a, b, c, d] = [rows[0][p], rows[1][p], rows[2][p], rows[3][p]];
+    for (p, [a, b, c, d]) in (0..P).map(|p| (p, [rows[0][p], rows[1][p], rows[2][p], rows[3][p]])) {
         let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
         let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
         let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
