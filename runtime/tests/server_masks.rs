@@ -2,7 +2,7 @@
 
 mod server_support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -271,16 +271,25 @@ async fn roles_in_servers_of_their_own_share_leases() {
     assert_eq!(status.code(), Code::Unimplemented, "the catalogue alone answers no bodies");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_tables_stop_the_server_with_what_to_do() {
-    let running = start();
-    while !running.server.is_ready() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let Running { server, dir, .. } = running;
+/// A split whose tables a server has prepared and saved, and their path.
+async fn saved_tables() -> (tempfile::TempDir, PathBuf) {
+    let Running { server, dir, .. } = start();
+    ready(&server).await;
     server.drain();
     server.join().unwrap();
     let tables = dir.path().join("server/plain").join(TABLES_FILE);
+    (dir, tables)
+}
+
+async fn ready(server: &Server) {
+    while !server.is_ready() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_tables_stop_the_server_with_what_to_do() {
+    let (dir, tables) = saved_tables().await;
     let mut bytes = std::fs::read(&tables).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -293,23 +302,14 @@ async fn damaged_tables_stop_the_server_with_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_another_version_are_prepared_again() {
-    let running = start();
-    while !running.server.is_ready() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let Running { server, dir, .. } = running;
-    server.drain();
-    server.join().unwrap();
-    let tables = dir.path().join("server/plain").join(TABLES_FILE);
+    let (dir, tables) = saved_tables().await;
     let saved = std::fs::read(&tables).unwrap();
     let mut older = saved.clone();
     // The version follows the four bytes of the magic.
     older[4] -= 1;
     std::fs::write(&tables, older).unwrap();
     let server = Server::start(config(dir.path())).unwrap();
-    while !server.is_ready() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    ready(&server).await;
     server.drain();
     server.join().unwrap();
     assert!(std::fs::read(&tables).unwrap() == saved, "the same tables are saved again");
