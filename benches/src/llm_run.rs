@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use candle_core::{Device, Tensor};
-use fhe_layers::params::sets::n2048_q50_tau;
 use fhe_layers::{
-    Body, Client, ClientOptions, EvaluationKeys, ExpandedKeys, Instance, MaskBlock, MaskJob, MatrixSpec,
-    ModelDigest, NoiseRng, PrepareOptions, PreparedModel, RawMatrix, RawRound, Reply, RoundSpec,
-    ServerWeights, Slot, TableForm, body_half,
+    Body, Client, ClientOptions, EvaluationKeys, ExpandedKeys, Instance, MaskBlock, MaskJob, NoiseRng,
+    PrepareOptions, PreparedModel, RawMatrix, RawRound, Reply, ServerWeights, Slot, TableForm, body_half,
 };
 use models::linear::LinearBackend;
 use models::split::RoundScales;
@@ -22,6 +20,7 @@ use models::split::server_part::ServerMatrix;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use runtime::backend::Int8Backend;
+use runtime::split_store;
 use serde_json::{Value, json};
 
 use crate::check::Checks;
@@ -206,16 +205,8 @@ fn slots(client: &Client, server: &Server, cost: &mut Cost) -> anyhow::Result<Ve
 /// Whatever the layers fail with.
 pub fn run(shape: &str, tokens: usize, checks: &mut Checks) -> anyhow::Result<Value> {
     let plan = plan(shape)?;
-    let rounds = plan.rounds.iter().map(|round| RoundSpec {
-        d_in: round.d_in,
-        matrices: round
-            .matrices
-            .iter()
-            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() })
-            .collect(),
-    });
-    let params = n2048_q50_tau(TAU)?;
-    let instance = Arc::new(Instance::new(params, rounds.collect(), ModelDigest([7; 32]), "plain")?);
+    let binding = split_store::binding(TAU)?;
+    let instance = Arc::new(split_store::instance(&plan, &binding, [7; 32])?);
     let empty = resident_bytes("self").unwrap_or(0);
     let prepare = Instant::now();
     let server = Server::new(&instance, &plan)?;

@@ -72,7 +72,7 @@ pub fn binding(tau: usize) -> Result<ProtocolBinding> {
 ///
 /// # Errors
 /// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes that it does not allow.
-pub(crate) fn instance(plan: &SplitPlan, binding: &ProtocolBinding, digest: [u8; 32]) -> Result<Instance> {
+pub fn instance(plan: &SplitPlan, binding: &ProtocolBinding, digest: [u8; 32]) -> Result<Instance> {
     let rounds = plan.rounds.iter().map(|round| RoundSpec {
         d_in: round.d_in,
         matrices: round

@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fhe_layers::{
-    Batch, Client, ClientOptions, Instance, MaskBlock, MatrixSpec, ModelDigest, NoiseRng, Params, Reply,
-    RoundSpec,
-};
+use fhe_layers::{Batch, Client, ClientOptions, Instance, MaskBlock, NoiseRng, Params, Reply};
 use runtime::connect_string::ConnectString;
 use runtime::error::{Error, reason};
 use runtime::protocol::wire::{
     BlockRange, BodyRequest, CancelRequest, MaskPiece, Priority, RaiseRequest, SubmitRequest,
 };
 use runtime::server::{Role, Server, ServerConfig};
-use runtime::split_store::TABLES_FILE;
+use runtime::split_store::{self, TABLES_FILE};
 use server_support::{
     Peer, Running, TAU, config, plan, reason as reason_of, start, start_with, weights, write_split,
 };
@@ -28,15 +25,7 @@ fn params() -> Params {
 }
 
 fn instance(digest: [u8; 32]) -> Arc<Instance> {
-    let rounds = plan().rounds.into_iter().map(|round| RoundSpec {
-        d_in: round.d_in,
-        matrices: round
-            .matrices
-            .into_iter()
-            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns })
-            .collect(),
-    });
-    Arc::new(Instance::new(params(), rounds.collect(), ModelDigest(digest), "plain").unwrap())
+    Arc::new(split_store::instance(&plan(), &split_store::binding(TAU).unwrap(), digest).unwrap())
 }
 
 fn new_batch(digest: [u8; 32]) -> Batch {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fhe_layers::{Client, ClientOptions, Instance, MatrixSpec, ModelDigest, RoundSpec};
+use fhe_layers::{Client, ClientOptions};
 use models::generate::sampler::SamplerConfig;
 use models::layers::head::HeadPrecision;
 use models::split::plan::{PlanKind, PlanRound, SplitPlan};
@@ -21,6 +21,7 @@ use runtime::limits;
 use runtime::protocol::METADATA_RETRY_AFTER_MS;
 use runtime::protocol::wire::{BodyRequest, CancelRequest, Priority, SubmitRequest};
 use runtime::session::{GenerateOptions, Session};
+use runtime::split_store;
 use server_support::{Peer, reason as reason_of, write_split};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -222,16 +223,8 @@ fn large_plan() -> SplitPlan {
 
 /// Evaluation keys of a fresh batch for `plan`.
 fn keys(plan: &SplitPlan, digest: [u8; 32]) -> Bytes {
-    let params = fhe_layers::params::sets::n2048_q50_tau(TAU).unwrap();
-    let rounds = plan.rounds.iter().map(|round| RoundSpec {
-        d_in: round.d_in,
-        matrices: round
-            .matrices
-            .iter()
-            .map(|matrix| MatrixSpec { rows: matrix.rows, columns: matrix.columns.clone() })
-            .collect(),
-    });
-    let instance = Instance::new(params.clone(), rounds.collect(), ModelDigest(digest), "plain").unwrap();
+    let instance = split_store::instance(plan, &split_store::binding(TAU).unwrap(), digest).unwrap();
+    let params = instance.params().clone();
     let client = Client::new(Arc::new(instance), ClientOptions { cache_a: false });
     client.new_batch().unwrap().keys().to_bytes(&params).into()
 }
