@@ -140,11 +140,13 @@ fn cued(text: &[char], words: &mut [Word]) {
     }
 }
 
+/// What stands before a name in a program's notes.
+const NOTES: [&[char]; 2] = [&['T', 'O', 'D', 'O', '('], &['F', 'I', 'X', 'M', 'E', '(']];
+
 /// `TODO(ann)`: who is to do something in a program.
 fn marked(text: &[char], words: &mut [Word]) {
     for word in words {
-        let before = &text[word.start.saturating_sub(6)..word.start];
-        let owned = ["TODO(", "FIXME("].iter().any(|mark| before.iter().collect::<String>().ends_with(mark));
+        let owned = NOTES.iter().any(|note| text[..word.start].ends_with(note));
         let name = text[word.start..word.end].iter().all(|c| c.is_alphabetic()) && word.end - word.start >= 3;
         if owned && name && text.get(word.end) == Some(&')') && word.personal() >= SIGNED {
             word.set(Entity::GivenName, 0.5);
