@@ -268,10 +268,7 @@ mod tests {
         assert_eq!(pool.next_need(), Need::Nothing);
         pool.lock().wanted = 6;
         assert_eq!(pool.next_need(), Need::Batches { count: 2, urgent: true });
-        pool.lock().wanted = 0;
-        pool.fail(Error::Cancelled, false);
-        pool.fail(Error::Cancelled, false);
-        pool.lock().failure = None;
+        *pool.lock() = State { holds: 1, ..State::default() };
         assert_eq!(pool.next_need(), Need::Nothing);
         drop(hold);
         assert_eq!(pool.next_need(), Need::Batches { count: 1, urgent: false });
