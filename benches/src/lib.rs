@@ -48,6 +48,7 @@ pub mod output;
 pub mod peers;
 pub mod per_op;
 pub mod plots;
+pub mod processor;
 pub mod readme;
 pub mod run_folder;
 pub mod shapes;
