@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
 
 /// The thread that saves and expands tables behind the first requests is this much nicer than others.
-const IMPROVE_NICE: i32 = 10;
+const IMPROVE_NICE: i32 = 19;
 
 /// The int8 weights of a model: all that a body replica needs.
 pub(crate) struct Weights {
