@@ -212,21 +212,22 @@ fn measure(
     int8.pass(&prompt)?;
     dense.pass(&prompt)?;
 
-    let stretches = bench.tokens.div_ceil(STRETCH);
+    let stretch = bench.tokens.clamp(1, STRETCH);
+    let stretches = bench.tokens.div_ceil(stretch);
     let (mut seconds, mut texts) = ([Duration::ZERO; 3], [Vec::new(), Vec::new(), Vec::new()]);
     encrypted.refill()?;
     let before = accounting.totals();
     for _ in 0..stretches {
         for (which, running) in [&mut encrypted, &mut int8, &mut dense].into_iter().enumerate() {
             let begin = Instant::now();
-            texts[which].extend(running.decode(STRETCH)?);
+            texts[which].extend(running.decode(stretch)?);
             // The masks that this stretch used up are made again within its time.
             running.refill()?;
             seconds[which] += begin.elapsed();
         }
     }
     let spent = accounting.totals() - before;
-    let tokens = stretches * STRETCH;
+    let tokens = stretches * stretch;
     let rate = |which: usize| tokens as f64 / seconds[which].as_secs_f64();
     let common = texts[0].iter().zip(&texts[1]).take_while(|(a, b)| a == b).count();
     checks.at_least(

@@ -78,7 +78,7 @@ pub fn sweep(figures: &Figures) -> String {
 #[must_use]
 pub fn accounting(figures: &Figures) -> String {
     let mut text = String::new();
-    for name in ["chat", "chat-fused"] {
+    for name in ["chat", "chat-fused", "chat-plain-rtt20", "chat-fused-rtt20"] {
         let report = figures.other(name);
         let parts = [
             ("bytes_per_token", "bytes per token", 1.0),
@@ -109,14 +109,18 @@ fn number(value: &Value, key: &str) -> Option<f64> {
 }
 
 fn chat_rows(figures: &Figures, rows: &mut Vec<[String; 3]>) {
-    let chat = figures.other("chat");
-    let mut rate = |what: &str, key: &str| {
-        if let Some(rate) = number(chat, key) {
-            rows.push([what.into(), format!("{rate:.1} tokens/s"), "chat".into()]);
+    let encrypted = "encrypted_decode_tokens_per_s";
+    for (name, what, key) in [
+        ("chat", "encrypted chat, sustained decode, masks included", encrypted),
+        ("chat", "the same in clear int8", "int8_decode_tokens_per_s"),
+        ("chat-fused", "encrypted chat, fused plan", encrypted),
+        ("chat-plain-rtt20", "encrypted chat, plain plan, 20 ms of round-trip time added", encrypted),
+        ("chat-fused-rtt20", "encrypted chat, fused plan, 20 ms of round-trip time added", encrypted),
+    ] {
+        if let Some(rate) = number(figures.other(name), key) {
+            rows.push([what.into(), format!("{rate:.1} tokens/s"), name.into()]);
         }
-    };
-    rate("encrypted chat, sustained decode, masks included", "encrypted_decode_tokens_per_s");
-    rate("the same in clear int8", "int8_decode_tokens_per_s");
+    }
     let llama = &figures.peers["llama_cpp"];
     if let Some(ms) = number(llama, "decode_ms_per_token") {
         let what = "llama.cpp, the same GGUF in clear".to_owned();

@@ -114,6 +114,11 @@ fn steps(quick: bool, threads: usize) -> Vec<Step> {
             steps.push(Step::new(&name, "llm", &["--shape", shape, "--tokens", "64", "--json"]));
         }
         steps.push(Step::new("chat-fused", "chat", &["--rounds", "fused", "--json"]));
+        for rounds in ["plain", "fused"] {
+            let name = format!("chat-{rounds}-rtt20");
+            let words = ["--rounds", rounds, "--rtt-ms", "20", "--tokens", "64", "--no-cold", "--json"];
+            steps.push(Step::new(&name, "chat", &words));
+        }
         steps.push(Step::new("anonymize", "anonymize", &["--json"]));
     }
     steps.push(Step::new("chat", "chat", &["--json"]));
