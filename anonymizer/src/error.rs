@@ -77,12 +77,13 @@ impl Error {
     }
 
     /// Exit code of the command line: 1 something went wrong, 2 wrong use, 3 detection cannot be trusted or reached, 4 a
-    /// leak.
+    /// leak, 141 standard output closed.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config { .. } => 2,
             Self::Untrusted | Self::Unavailable | Self::Detect(_) => 3,
             Self::Leak(_) => 4,
+            Self::Runtime(error @ runtime::Error::OutputClosed) => error.exit_code(),
             _ => 1,
         }
     }

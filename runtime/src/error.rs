@@ -176,6 +176,9 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Nobody reads standard output any more. The command line ends without a word about it.
+    #[error("standard output is closed")]
+    OutputClosed,
     /// The credential store failed.
     #[error("credential store: {0}")]
     Store(String),
@@ -219,7 +222,8 @@ impl Error {
     }
 
     /// Exit code of the command line: 1 other, 2 usage, 3 unreachable, 4 refused, 5 mismatch, 6 files missing or
-    /// damaged, 7 port in use, 8 disk full, 9 fetch failed, 10 out of slots, 130 cancelled.
+    /// damaged, 7 port in use, 8 disk full, 9 fetch failed, 10 out of slots, 130 cancelled, 141 standard output closed
+    /// (as a program that the signal for it ends).
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::ConnectString(_) => 2,
@@ -234,6 +238,7 @@ impl Error {
             Self::Fetch(_) => 9,
             Self::SlotTimeout { .. } => 10,
             Self::Cancelled => 130,
+            Self::OutputClosed => 141,
             _ => 1,
         }
     }

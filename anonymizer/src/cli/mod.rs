@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use runtime::cli::output;
 use runtime::cli::progress::Bars;
 
 use crate::config::Config;
@@ -35,7 +36,9 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("anonymize: {error}");
+            if !matches!(error, Error::Runtime(runtime::Error::OutputClosed)) {
+                eprintln!("anonymize: {error}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -92,10 +95,7 @@ fn model_options(args: &DetectionArgs) -> Result<ModelOptions> {
     Ok(ModelOptions { backend: args.backend, server: args.server.clone(), tau: args.tau, program: None })
 }
 
-/// Writes to standard output; a closed pipe is an error like any other.
+/// Writes to standard output.
 fn write_out(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes)
-        .and_then(|()| out.flush())
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    Ok(output::write(&mut std::io::stdout().lock(), bytes)?)
 }

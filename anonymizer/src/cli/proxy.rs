@@ -7,8 +7,8 @@ use runtime::cli::progress::Bars;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-use super::args::ProxyArgs;
-use super::{config, model_options};
+use super::args::{DetectionArgs, ProxyArgs};
+use super::{config, model_options, write_out};
 use crate::error::{Error, Result};
 use crate::model::ModelDetector;
 use crate::proxy::worker::Worker;
@@ -16,15 +16,7 @@ use crate::proxy::{self, ProxyOptions};
 use crate::scan::{Rules, Scanner};
 
 pub(super) fn run(args: &ProxyArgs) -> Result<()> {
-    let config = config(&args.detection)?;
-    let rules = Arc::new(Rules::new(&config)?);
-    let model = model_options(&args.detection)?;
-    let quiet = args.detection.quiet;
-    let own = Arc::clone(&rules);
-    let worker = Worker::start(rules, move || {
-        let detector = ModelDetector::open(&model, config.detect_options(), &Bars::new(quiet))?;
-        Ok(Scanner::new(own, Box::new(detector)))
-    })?;
+    let worker = worker(&args.detection)?;
     let key = match &args.key {
         Some(key) => Zeroizing::new(key.clone()),
         None => random_key(),
@@ -40,16 +32,25 @@ pub(super) fn run(args: &ProxyArgs) -> Result<()> {
         let failed = |source| Error::Io { context: format!("listening on {}", args.listen), source };
         let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let mut out = std::io::stdout().lock();
-        let told = writeln!(
-            out,
-            "base URL  http://{address}/v1\nkey       {}\nweb page  http://{address}/#key={}",
+        let told = Zeroizing::new(format!(
+            "base URL  http://{address}/v1\nkey       {}\nweb page  http://{address}/#key={}\n",
             &*key, &*key
-        )
-        .and_then(|()| out.flush());
-        told.map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })?;
-        drop(out);
+        ));
+        write_out(told.as_bytes())?;
         proxy::run(listener, worker, options, stopped()).await
+    })
+}
+
+/// The scanner that arguments describe, on a thread of its own; it opens the model there.
+pub(super) fn worker(args: &DetectionArgs) -> Result<Worker> {
+    let config = config(args)?;
+    let rules = Arc::new(Rules::new(&config)?);
+    let model = model_options(args)?;
+    let quiet = args.quiet;
+    let own = Arc::clone(&rules);
+    Worker::start(rules, move || {
+        let detector = ModelDetector::open(&model, config.detect_options(), &Bars::new(quiet))?;
+        Ok(Scanner::new(own, Box::new(detector)))
     })
 }
 

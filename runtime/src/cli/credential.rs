@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::output;
 use crate::error::{Error, Result};
 use crate::server::credentials::{Counter, Store, UNLIMITED, parse_id};
 use crate::server::state::CREDENTIALS_FILE;
@@ -54,7 +55,7 @@ fn parse_budget(text: &str) -> std::result::Result<u64, String> {
 /// Runs the command; output goes to `out`.
 ///
 /// # Errors
-/// [`Error::Usage`] on an unknown id, [`Error::Store`], [`Error::DiskFull`], [`Error::Io`].
+/// [`Error::Usage`] on an unknown id, [`Error::Store`], [`Error::DiskFull`], [`Error::Io`], [`Error::OutputClosed`].
 pub fn run(args: &CredentialArgs, out: &mut impl Write) -> Result<()> {
     std::fs::create_dir_all(&args.state).map_err(|error| Error::io("create", &args.state, error))?;
     let store = Store::open(&args.state.join(CREDENTIALS_FILE))?;
@@ -71,7 +72,7 @@ pub fn run(args: &CredentialArgs, out: &mut impl Write) -> Result<()> {
             writeln!(out, "revoked {id}")
         }
     };
-    written.map_err(|source| Error::Io { context: "write the output".to_owned(), source })
+    written.and_then(|()| out.flush()).map_err(output::failure)
 }
 
 fn list(store: &Store, out: &mut impl Write) -> Result<std::io::Result<()>> {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use super::args::DoctorArgs;
+use super::output;
 use crate::error::{Error, Result};
 use crate::fetch::Cache;
 
@@ -57,18 +58,14 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
             .iter()
             .map(|finding| json!({ "check": finding.what, "result": finding.level.word(), "detail": finding.detail }))
             .collect();
-        print(out, &json!({ "healthy": healthy, "checks": checks }).to_string())?;
+        output::line(out, &json!({ "healthy": healthy, "checks": checks }).to_string())?;
     } else {
         for finding in &findings {
-            print(out, &format!("{:<8} {:<13} {}", finding.level.word(), finding.what, finding.detail))?;
+            let line = format!("{:<8} {:<13} {}", finding.level.word(), finding.what, finding.detail);
+            output::line(out, &line)?;
         }
     }
     if healthy { Ok(()) } else { Err(Error::Usage("this machine has a problem, see above".to_owned())) }
-}
-
-fn print(out: &mut dyn Write, line: &str) -> Result<()> {
-    writeln!(out, "{line}")
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
 }
 
 fn instructions() -> Finding {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::EstimateArgs;
+use super::output;
 use super::progress::Bars;
 use crate::error::{Error, Result};
 use crate::fetch::{Cache, ModelRef, fetch};
@@ -144,8 +145,7 @@ pub fn run(args: &EstimateArgs, out: &mut dyn Write) -> Result<()> {
     } else {
         estimates.iter().map(|estimate| describe(&fetched.name, estimate)).collect::<Vec<_>>().join("\n")
     };
-    writeln!(out, "{text}")
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    output::line(out, &text)
 }
 
 fn describe(name: &str, estimate: &Estimate) -> String {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::output;
 use crate::error::{Error, Result};
 use crate::server::state::load_or_generate_keys;
 
@@ -19,10 +20,9 @@ pub struct KeysArgs {
 /// Writes the keys that are missing and prints the certificate's pin.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::DiskFull`]; [`Error::Tls`] or [`Error::Malformed`] on files that are there and damaged.
+/// [`Error::Io`], [`Error::DiskFull`], [`Error::OutputClosed`]; [`Error::Tls`] or [`Error::Malformed`] on files that are there and damaged.
 pub fn run(args: &KeysArgs, out: &mut impl Write) -> Result<()> {
     std::fs::create_dir_all(&args.out).map_err(|error| Error::io("create", &args.out, error))?;
     let (identity, _) = load_or_generate_keys(&args.out)?;
-    writeln!(out, "pin {}", hex::encode(identity.pin().0))
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    output::line(out, &format!("pin {}", hex::encode(identity.pin().0)))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command};
 
 use super::args::CompletionsArgs;
+use super::output;
 use crate::error::{Error, Result};
 
 /// Arguments of `sotto man`.
@@ -20,30 +21,27 @@ pub struct ManArgs {
 /// directory as `NAME-SUBCOMMAND.1`.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::DiskFull`] on the files.
+/// [`Error::Io`] or [`Error::DiskFull`] on the files; as [`output::failure`] when `out` cannot be written.
 pub fn run(args: &ManArgs, command: Command, out: &mut impl Write) -> Result<()> {
     match &args.out {
         Some(directory) => {
             write_pages(command, directory).map_err(|error| Error::io("write", directory, error))
         }
-        None => clap_mangen::Man::new(command)
-            .render(out)
-            .and_then(|()| out.flush())
-            .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source }),
+        None => {
+            clap_mangen::Man::new(command).render(out).and_then(|()| out.flush()).map_err(output::failure)
+        }
     }
 }
 
 /// Prints the completion script of `command` for a shell.
 ///
 /// # Errors
-/// [`Error::Io`] when `out` cannot be written.
+/// As [`output::failure`] when `out` cannot be written.
 pub fn completions(args: &CompletionsArgs, mut command: Command, out: &mut impl Write) -> Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    out.write_all(&script)
-        .and_then(|()| out.flush())
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    output::write(out, &script)
 }
 
 fn write_pages(command: Command, directory: &Path) -> std::io::Result<()> {

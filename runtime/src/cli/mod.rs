@@ -12,6 +12,7 @@ pub mod keys;
 pub mod man;
 pub mod models;
 pub mod open;
+pub mod output;
 pub mod progress;
 pub mod selftest;
 mod selftest_texts;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Private chat with a language model whose linear layers run, encrypted, on a server.
 #[derive(Debug, Parser)]
@@ -80,7 +81,9 @@ fn report(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sotto: {error}");
+            if !matches!(error, Error::OutputClosed) {
+                eprintln!("sotto: {error}");
+            }
             ExitCode::from(error.exit_code())
         }
     }

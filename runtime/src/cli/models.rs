@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{ModelsAction, ModelsArgs};
+use super::output;
 use super::progress::Bars;
 use crate::error::{Error, Result};
 use crate::fetch::{BUILTINS, Cache, ModelRef, directory_bytes, fetch};
@@ -21,7 +22,7 @@ pub fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<()> {
         ModelsAction::List { json } => list(&cache, *json, out),
         ModelsAction::Fetch { model, quiet } => {
             let fetched = fetch(&ModelRef::parse(model)?, &cache, &Bars::new(*quiet))?;
-            print(out, &format!("{}", fetched.path.display()))
+            output::line(out, &fetched.path.display().to_string())
         }
         ModelsAction::Remove { model } => remove(&cache, model, out),
     }
@@ -80,9 +81,9 @@ fn list(cache: &Cache, as_json: bool, out: &mut dyn Write) -> Result<()> {
                 })
             })
             .collect();
-        return print(out, &json!({ "cache": cache.root(), "models": models }).to_string());
+        return output::line(out, &json!({ "cache": cache.root(), "models": models }).to_string());
     }
-    print(out, &format!("{:<28} {:>10} {:>18}", "name", "model", "split and tables"))?;
+    output::line(out, &format!("{:<28} {:>10} {:>18}", "name", "model", "split and tables"))?;
     for entry in entries {
         let line = format!(
             "{:<28} {:>10} {:>18}  {}",
@@ -91,9 +92,9 @@ fn list(cache: &Cache, as_json: bool, out: &mut dyn Write) -> Result<()> {
             megabytes(entry.split_bytes),
             entry.description
         );
-        print(out, line.trim_end())?;
+        output::line(out, line.trim_end())?;
     }
-    print(out, &format!("in {}", cache.root().display()))
+    output::line(out, &format!("in {}", cache.root().display()))
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -112,12 +113,7 @@ fn remove(cache: &Cache, name: &str, out: &mut dyn Write) -> Result<()> {
         freed += directory_bytes(directory);
         std::fs::remove_dir_all(directory).map_err(|source| Error::io("deleting", directory, source))?;
     }
-    print(out, &format!("removed {name}, {} freed", megabytes(freed)))
-}
-
-fn print(out: &mut dyn Write, line: &str) -> Result<()> {
-    writeln!(out, "{line}")
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    output::line(out, &format!("removed {name}, {} freed", megabytes(freed)))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::args::{BackendChoice, SelftestArgs, ServerArgs};
 use super::interrupt::Interrupt;
 use super::open::{Opened, open};
+use super::output;
 use super::progress::Bars;
 use super::selftest_texts::{PROMPTS, PROSE};
 use crate::backend::{Backend, backend_error};
@@ -207,8 +208,7 @@ fn print(outcome: &Outcome, as_json: bool, out: &mut dyn Write) -> Result<()> {
             outcome.worst_logit_difference
         )
     };
-    writeln!(out, "{text}")
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
+    output::line(out, &text)
 }
 
 /// What the encrypted path must hold: at least 8 of 10 prompts alike, perplexity within 0.5 % of int8

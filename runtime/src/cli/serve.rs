@@ -1,6 +1,5 @@
 //! `sotto serve`: arguments, signals, start-up output.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use models::split::plan::PlanKind;
 
+use super::output;
 use crate::error::{Error, Result};
 use crate::server::{Form, Role, Server, ServerConfig};
 
@@ -151,12 +151,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let state = config.state.clone();
     let server = Server::start(config)?;
     let line = format!("{}\n", server.connect_string());
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(line.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|source| Error::Io { context: "write to stdout".to_owned(), source })?;
-    drop(stdout);
+    output::write(&mut std::io::stdout().lock(), line.as_bytes())?;
     if server.connect_string().credential.is_none()
         && let Some(state) = state
     {

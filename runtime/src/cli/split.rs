@@ -7,8 +7,9 @@ use models::source::ModelSource;
 use models::split::plan::PlanKind;
 use models::split::split;
 
+use super::output;
 use super::progress::Bars;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fetch::{Cache, FetchProgress, ModelRef, fetch};
 use crate::split_store;
 
@@ -58,7 +59,7 @@ pub struct SplitArgs {
 /// Writes the split and prints one line per model digest to `out`.
 ///
 /// # Errors
-/// What fetching, reading, splitting or preparing fails with; [`Error::Usage`] on a tau without parameters.
+/// What fetching, reading, splitting or preparing fails with; [`Error::Usage`](crate::Error::Usage) on a tau without parameters.
 pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     let bindings = args.tau.iter().map(|&tau| split_store::binding(tau)).collect::<Result<Vec<_>>>()?;
     let bars = Bars::new(args.quiet);
@@ -76,8 +77,7 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
             let root =
                 if index == 0 { args.out.clone() } else { args.out.join(format!("tau{}", binding.tau)) };
             let digest = parts.write(&root, binding)?;
-            writeln!(out, "{digest}  {kind}  tau {}", binding.tau)
-                .map_err(|source| Error::Io { context: "write the output".to_owned(), source })?;
+            output::line(out, &format!("{digest}  {kind}  tau {}", binding.tau))?;
         }
         bars.end();
     }

@@ -5,10 +5,8 @@ mod planted;
 mod provider;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::StreamExt;
-use runtime::cli::progress::Bars;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -17,12 +15,10 @@ use zeroize::Zeroizing;
 use self::planted::{Planted, planted};
 use self::provider::{MARK, Provider};
 use super::args::VerifyArgs;
-use super::{config, model_options, proxy, write_out};
+use super::{proxy, write_out};
 use crate::error::{Error, Result};
-use crate::model::ModelDetector;
 use crate::proxy::ProxyOptions;
 use crate::proxy::worker::Worker;
-use crate::scan::{Rules, Scanner};
 
 /// Requests under way at once.
 const AT_ONCE: usize = 16;
@@ -48,16 +44,7 @@ enum Fate {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let config = config(&args.detection)?;
-    let rules = Arc::new(Rules::new(&config)?);
-    let model = model_options(&args.detection)?;
-    let quiet = args.detection.quiet;
-    let own = Arc::clone(&rules);
-    let worker = Worker::start(rules, move || {
-        let detector = ModelDetector::open(&model, config.detect_options(), &Bars::new(quiet))?;
-        Ok(Scanner::new(own, Box::new(detector)))
-    })?;
-    let rows = proxy::runtime()?.block_on(send_all(args, worker))?;
+    let rows = proxy::runtime()?.block_on(send_all(args, proxy::worker(&args.detection)?))?;
     report(args, &rows)
 }
 

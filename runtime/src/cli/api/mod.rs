@@ -25,6 +25,7 @@ use axum::routing::{get, post};
 use super::args::ApiArgs;
 use super::interrupt::Interrupt;
 use super::open::open;
+use super::output;
 use super::progress::Bars;
 use crate::error::{Error, Result};
 
@@ -59,9 +60,7 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
     let key = args.api_key.clone().unwrap_or_else(random_key);
     let name = opened.name.clone();
     eprintln!("{}", opened.description);
-    writeln!(out, "base URL  http://{address}/v1\nAPI key   {key}\nmodel     {name}")
-        .and_then(|()| out.flush())
-        .map_err(io("writing to standard output"))?;
+    output::line(out, &format!("base URL  http://{address}/v1\nAPI key   {key}\nmodel     {name}"))?;
     let worker = worker::Worker::start(opened, interrupt.flag())?;
     let embedder = embed::Embedder::new(&args.server, &args.embedding_model);
     let state = Arc::new(handlers::State {

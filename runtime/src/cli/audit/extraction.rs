@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
-use super::{ExtractionArgs, write_line};
+use super::ExtractionArgs;
 use crate::audit::{Extraction, ExtractionOptions, extraction};
 use crate::cli::args::{BackendChoice, RoundsChoice, ServerArgs};
 use crate::cli::open::local;
+use crate::cli::output;
 use crate::cli::progress::Bars;
 use crate::cli::selftest_texts::PROMPTS;
 use crate::error::{Error, Result};
@@ -50,9 +51,9 @@ pub(super) fn run(args: &ExtractionArgs, out: &mut dyn Write) -> Result<()> {
         let mut report = serde_json::to_value(&found)
             .map_err(|error| Error::Internal(format!("report of the audit: {error}")))?;
         report["first_credential_budget"] = FIRST_CREDENTIAL_BUDGET.into();
-        write_line(out, &report.to_string())
+        output::line(out, &report.to_string())
     } else {
-        write_line(out, table(&found)?.trim_end())
+        output::line(out, table(&found)?.trim_end())
     }
 }
 

@@ -7,11 +7,12 @@ use models::chat_template::Message;
 use models::generate::sampler::SamplerConfig;
 use serde_json::json;
 
-use super::{IntegrityArgs, write_line};
+use super::IntegrityArgs;
 use crate::audit::CheckTally;
 use crate::cli::args::ServerArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::open::{Opened, open};
+use crate::cli::output;
 use crate::cli::progress::Bars;
 use crate::cli::selftest_texts::PROMPTS;
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ pub(super) fn run(args: &IntegrityArgs, out: &mut dyn Write) -> Result<()> {
     } else {
         report(&opened, &talked, tally, caught)
     };
-    write_line(out, &text)?;
+    output::line(out, &text)?;
     ended.and_then(|()| tally.verdict())
 }
 

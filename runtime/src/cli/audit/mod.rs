@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::args::ServerArgs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fetch::DEFAULT_MODEL;
 
 /// Arguments of `sotto audit`.
@@ -95,9 +95,4 @@ pub fn run(args: &AuditArgs, out: &mut dyn Write) -> Result<()> {
         AuditAction::Integrity(args) => integrity::run(args, out),
         AuditAction::Extraction(args) => extraction::run(args, out),
     }
-}
-
-fn write_line(out: &mut dyn Write, text: &str) -> Result<()> {
-    writeln!(out, "{text}")
-        .map_err(|source| Error::Io { context: "writing to standard output".to_owned(), source })
 }

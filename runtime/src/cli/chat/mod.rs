@@ -5,6 +5,7 @@ pub mod input;
 mod repl;
 mod settings;
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +14,7 @@ use serde_json::json;
 use super::args::ChatArgs;
 use super::interrupt::Interrupt;
 use super::open::{Opened, open};
+use super::output;
 use super::progress::Bars;
 use crate::error::{Error, Result};
 use crate::session::{Answer, Finish, history};
@@ -59,8 +61,7 @@ fn one_shot(
 ) -> Result<()> {
     let answer = turn(opened, settings, interrupt, prompt, !args.json)?;
     if args.json {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", report(&answer, opened)).map_err(stdout_error)?;
+        output::line(&mut std::io::stdout().lock(), &report(&answer, opened).to_string())?;
     }
     if !args.quiet && !args.json {
         eprintln!("{}", stats_line(&answer));
@@ -85,19 +86,20 @@ fn turn(
     let before = session.messages().to_vec();
     session.push_user(prompt);
     let turn = interrupt.turn();
-    let broken = AtomicBool::new(false);
+    let unwritten = RefCell::new(None);
     let mut out = std::io::stdout().lock();
     let mut print = |text: &str| {
         // A closed pipe ends the turn; there is nobody left to read it.
-        if show && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-            broken.store(true, Ordering::Relaxed);
+        if show && let Err(error) = output::write(&mut out, text.as_bytes()) {
+            unwritten.replace(Some(error));
         }
     };
-    let stop = || turn.is_cancelled() || broken.load(Ordering::Relaxed);
+    let stop = || turn.is_cancelled() || unwritten.borrow().is_some();
     let result = session.answer(&settings.generate(), &stop, &mut print);
     if show {
         let _ = writeln!(out);
     }
+    let result = unwritten.into_inner().map_or(result, Err);
     if result
         .as_ref()
         .map_or(true, |answer| answer.token_ids.is_empty() && answer.finish == Finish::Cancelled)
@@ -152,8 +154,4 @@ fn stats_line(answer: &Answer) -> String {
         bytes.down as f64 / 1e6,
         bytes.ahead as f64 / 1e6,
     )
-}
-
-fn stdout_error(source: std::io::Error) -> Error {
-    Error::Io { context: "writing to standard output".to_owned(), source }
 }

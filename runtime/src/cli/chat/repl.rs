@@ -10,7 +10,7 @@ use super::{Settings, stats_line, turn, verdict};
 use crate::cli::args::ChatArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::open::Opened;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::{Finish, history};
 
 /// Bytes of the last body that `/wire` shows.
@@ -46,15 +46,21 @@ pub(super) fn run(
             Entry::Line(line) => line,
             Entry::Block(text) => text,
         };
-        ask(opened, args, &settings, interrupt, &message);
+        ask(opened, args, &settings, interrupt, &message)?;
     }
 }
 
-/// One turn; whatever goes wrong is shown and the conversation goes on.
-fn ask(opened: &mut Opened, args: &ChatArgs, settings: &Settings, interrupt: &Interrupt, message: &str) {
+/// One turn; whatever goes wrong is shown and the conversation goes on, unless nobody reads the answers any more.
+fn ask(
+    opened: &mut Opened,
+    args: &ChatArgs,
+    settings: &Settings,
+    interrupt: &Interrupt,
+    message: &str,
+) -> Result<()> {
     if let Err(error) = opened.revive() {
         eprintln!("error: {error}");
-        return;
+        return Ok(());
     }
     match turn(opened, settings, interrupt, message, true) {
         Ok(answer) => {
@@ -74,12 +80,14 @@ fn ask(opened: &mut Opened, args: &ChatArgs, settings: &Settings, interrupt: &In
                 eprintln!("warning: {error}. What you do next, the server can see.");
             }
         }
+        Err(Error::OutputClosed) => return Err(Error::OutputClosed),
         Err(error) => {
             eprintln!(
                 "error: {error}\nThe conversation is as it was before this message; send it again to retry."
             );
         }
     }
+    Ok(())
 }
 
 fn obey(opened: &mut Opened, settings: &mut Settings, command: Command) {
