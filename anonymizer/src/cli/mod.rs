@@ -12,7 +12,6 @@ mod verify;
 
 pub(crate) use jsonl::SpanRecord;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! `anonymize proxy`.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use runtime::cli::progress::Bars;

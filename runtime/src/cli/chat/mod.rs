@@ -7,7 +7,6 @@ mod settings;
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
