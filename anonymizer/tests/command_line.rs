@@ -1,13 +1,17 @@
 //! The program itself, with the model's linear layers in clear.
 
+#[path = "../../runtime/tests/surroundings/mod.rs"]
+mod surroundings;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use surroundings::shut_off;
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_anonymize"))
+    let mut child = shut_off(Command::new(env!("CARGO_BIN_EXE_anonymize")))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

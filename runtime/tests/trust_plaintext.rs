@@ -1,4 +1,5 @@
 //! Nothing of a prompt in the server's memory, logs and files or on the wire; no server weight at the client.
+#![allow(clippy::duplicate_mod, reason = "both of these shut a program off from the surroundings")]
 
 mod client_support;
 mod trust_support;

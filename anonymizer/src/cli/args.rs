@@ -1,4 +1,6 @@
 //! Arguments of `anonymize`.
+//!
+//! Every option also reads an environment variable `SOTTO_<NAME>`; an option on the command line wins over it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,10 +40,8 @@ pub enum Command {
     #[command(hide = true)]
     Serve(runtime::cli::serve::ServeArgs),
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions(runtime::cli::args::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands
-    #[command(hide = true)]
     Man(runtime::cli::man::ManArgs),
 }
 
@@ -61,7 +61,7 @@ pub struct DetectionArgs {
     pub config: Option<PathBuf>,
 
     /// Probability from which a word counts, 0 to 1; lower finds more and flags more
-    #[arg(long, value_name = "P", value_parser = parse_probability)]
+    #[arg(long, env = "SOTTO_ANONYMIZE_THRESHOLD", value_name = "P", value_parser = parse_probability)]
     pub threshold: Option<f32>,
 
     /// Tokens per batch of masks
@@ -69,7 +69,7 @@ pub struct DetectionArgs {
     pub tau: usize,
 
     /// Show no progress
-    #[arg(long, short)]
+    #[arg(long, short, env = "SOTTO_QUIET")]
     pub quiet: bool,
 }
 
@@ -77,15 +77,21 @@ pub struct DetectionArgs {
 #[derive(Clone, Debug, Args)]
 pub struct VaultArgs {
     /// File of the vault, encrypted; without it the values are forgotten when the program ends
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_VAULT", value_name = "FILE")]
     pub vault: Option<PathBuf>,
 
     /// Key file of the vault; made if there is none
-    #[arg(long, value_name = "FILE", requires = "vault", conflicts_with = "passphrase_file")]
+    #[arg(
+        long,
+        env = "SOTTO_ANONYMIZE_KEY_FILE",
+        value_name = "FILE",
+        requires = "vault",
+        conflicts_with = "passphrase_file"
+    )]
     pub key_file: Option<PathBuf>,
 
     /// File whose first line is the vault's passphrase
-    #[arg(long, value_name = "FILE", requires = "vault")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_PASSPHRASE_FILE", value_name = "FILE", requires = "vault")]
     pub passphrase_file: Option<PathBuf>,
 }
 
@@ -96,15 +102,15 @@ pub struct RedactArgs {
     pub paths: Vec<PathBuf>,
 
     /// Read a JSON object with `id` and `text` per line, write one with `id`, `redacted` and `spans`
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_ANONYMIZE_JSONL")]
     pub jsonl: bool,
 
     /// Number placeholders anew in every document
-    #[arg(long, conflicts_with = "vault")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_PER_DOCUMENT", conflicts_with = "vault")]
     pub per_document: bool,
 
     /// Write the redacted files here, under their names
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 
     /// Detection
@@ -134,7 +140,7 @@ pub struct ExplainArgs {
     pub path: Option<PathBuf>,
 
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_JSON")]
     pub json: bool,
 
     /// Detection
@@ -149,11 +155,11 @@ pub struct EvalArgs {
     pub gold: PathBuf,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_JSON")]
     pub json: bool,
 
     /// Print up to this many spans that were missed or found without cause (shows text)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, env = "SOTTO_ANONYMIZE_MISTAKES", value_name = "N", default_value_t = 0)]
     pub mistakes: usize,
 
     /// Detection
@@ -165,19 +171,19 @@ pub struct EvalArgs {
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
     /// Values to plant, the types in turn
-    #[arg(long, value_name = "N", default_value_t = 210)]
+    #[arg(long, env = "SOTTO_VERIFY_VALUES", value_name = "N", default_value_t = 210)]
     pub values: usize,
 
     /// Seed of the values
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, env = "SOTTO_VERIFY_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
     /// Fail also if a value was not found
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_VERIFY_STRICT")]
     pub strict: bool,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_JSON")]
     pub json: bool,
 
     /// Detection
@@ -205,11 +211,11 @@ pub struct ProxyArgs {
     pub key: Option<String>,
 
     /// Append types, counts and times of every request to this file, never values
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SOTTO_PROXY_AUDIT", value_name = "FILE")]
     pub audit: Option<PathBuf>,
 
     /// Send pictures, sound and files as they are instead of refusing them
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_PROXY_ALLOW_ATTACHMENTS")]
     pub allow_attachments: bool,
 
     /// Detection

@@ -1,24 +1,20 @@
 //! What the black-box tests of the client share: the program, and the model's split in the cache.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+#[path = "../surroundings/mod.rs"]
+mod surroundings;
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use models::split::plan::PlanKind;
 use runtime::embedded::{LocalModel, local_model};
 use runtime::fetch::{Cache, ModelRef, NoProgress};
+use surroundings::shut_off;
 
-/// The program, with no `SOTTO_*` variable of the surroundings but the cache.
+/// The program, shut off from the surroundings.
 pub(crate) fn sotto() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("SOTTO_") && name != "SOTTO_CACHE" && name != "SOTTO_ISA" {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null());
-    command
+    shut_off(Command::new(env!("CARGO_BIN_EXE_sotto")))
 }
 
 /// Runs the program with `input` on its standard input.

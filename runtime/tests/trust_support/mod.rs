@@ -18,6 +18,8 @@ pub(crate) mod model;
 pub(crate) mod pads;
 pub(crate) mod process;
 pub(crate) mod relay;
+#[path = "../surroundings/mod.rs"]
+mod surroundings;
 
 /// How much time the suite may take, from `SOTTO_TRUST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::surroundings::shut_off;
 use runtime::connect_string::ConnectString;
 use runtime::server::credentials::{Store, UNLIMITED};
 use runtime::server::state::CREDENTIALS_FILE;
@@ -13,24 +14,15 @@ use runtime::server::state::CREDENTIALS_FILE;
 /// Longest wait for something that a process should do soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program, with no `SOTTO_*` variable of the surroundings but the instruction set and the cache.
+/// The program, shut off from the surroundings, behind shell commands if there are any.
 pub(crate) fn sotto(prefix: &str) -> Command {
     let program = env!("CARGO_BIN_EXE_sotto");
-    let mut command = if prefix.is_empty() {
-        Command::new(program)
-    } else {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{prefix}; exec \"$0\" \"$@\""), program]);
-        shell
-    };
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("SOTTO_") && name != "SOTTO_CACHE" && name != "SOTTO_ISA" {
-            command.env_remove(name);
-        }
+    if prefix.is_empty() {
+        return shut_off(Command::new(program));
     }
-    command.stdin(Stdio::null());
-    command
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{prefix}; exec \"$0\" \"$@\""), program]);
+    shut_off(shell)
 }
 
 /// How to run a server.
