@@ -122,15 +122,6 @@ impl Layout {
         self.first_rows[round]..self.first_rows[round + 1]
     }
 
-    /// Mask blocks that hold rows of a round.
-    ///
-    /// # Panics
-    /// If there is no such round.
-    pub fn round_blocks(&self, round: usize) -> Range<usize> {
-        let rows = self.round_rows(round);
-        rows.start / self.phi..rows.end.div_ceil(self.phi)
-    }
-
     /// Rounds that have rows in mask block `block`.
     pub fn rounds_of(&self, block: usize) -> Range<usize> {
         let (first, last) =
@@ -150,15 +141,5 @@ impl Layout {
     /// Public polynomials of all rounds.
     pub fn total_polys(&self) -> usize {
         self.first_polys.last().copied().unwrap_or(0)
-    }
-
-    /// Features of all rounds.
-    pub fn total_features(&self) -> usize {
-        self.rounds.iter().map(|round| round.d_in).sum()
-    }
-
-    /// The widest round's rows.
-    pub fn max_round_rows(&self) -> usize {
-        self.rounds.iter().map(RoundSpec::rows).max().unwrap_or(0)
     }
 }

@@ -34,13 +34,6 @@ impl Table {
     pub fn value(&self, i: usize) -> f64 {
         self.values[i]
     }
-
-    /// The step that the real number `v` falls into, clamped to the range.
-    #[must_use]
-    pub fn step_of(&self, v: f64) -> usize {
-        let t = (v / self.range_in + 1.0) / 2.0 * self.steps() as f64;
-        (t.max(0.0) as usize).min(self.steps() - 1)
-    }
 }
 
 /// Secret and evaluation keys of one set, and what it took to make them.

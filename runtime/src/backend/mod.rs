@@ -67,11 +67,6 @@ impl Backend {
         &self.kind
     }
 
-    /// The backend itself, to change it.
-    pub fn kind_mut(&mut self) -> &mut BackendKind {
-        &mut self.kind
-    }
-
     /// How many of `remaining` tokens to run in the next pass, at least 1: a remote backend prefers
     /// what it has masks for over waiting.
     pub fn pass_tokens(&mut self, remaining: usize) -> usize {

@@ -133,11 +133,6 @@ impl RemoteBackend {
         self.source.pool().tau()
     }
 
-    /// Slots that are ready.
-    pub fn slots_ready(&self) -> usize {
-        self.source.pool().ready()
-    }
-
     /// Waits until `count` slots are ready, without taking them.
     ///
     /// # Errors

@@ -91,7 +91,6 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    #[allow(clippy::unnecessary_wraps, reason = "same signature on every platform")]
     fn new() -> std::io::Result<Self> {
         Ok(Self {})
     }

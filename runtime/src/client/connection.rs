@@ -154,7 +154,6 @@ fn limited<T>(message: T) -> Request<T> {
     request
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn refused(status: Status) -> Error {
     status::refused(&status)
 }

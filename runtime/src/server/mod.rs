@@ -230,11 +230,6 @@ impl Server {
         self.shared.registry.models()
     }
 
-    /// The metrics in Prometheus' text form.
-    pub fn metrics_text(&self) -> String {
-        self.shared.metrics.to_text()
-    }
-
     /// Refuses new work and lets running work finish.
     pub fn drain(&self) {
         self.shared.draining.send_replace(true);

@@ -165,13 +165,8 @@ pub(crate) fn start() -> Running {
 
 /// Starts a server with the test model and a changed configuration.
 pub(crate) fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Running {
-    start_plan(&plan(), change)
-}
-
-/// Starts a server with random weights for `plan`.
-pub(crate) fn start_plan(plan: &SplitPlan, change: impl FnOnce(&mut ServerConfig)) -> Running {
     let dir = tempfile::tempdir().unwrap();
-    let digest = write_split(dir.path(), plan);
+    let digest = write_split(dir.path(), &plan());
     let mut config = config(dir.path());
     change(&mut config);
     Running { server: Server::start(config).unwrap(), digest, dir }
