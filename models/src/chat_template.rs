@@ -1,6 +1,6 @@
 //! Chat templates: a conversation to the text the model was trained on.
 
-use crate::limits::MAX_TEMPLATE_BYTES;
+use crate::limits::{MAX_TEMPLATE_BYTES, TEMPLATE_FUEL};
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Value, context};
@@ -51,6 +51,8 @@ impl ChatTemplate {
         let syntax =
             SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(template_error)?;
         environment.set_syntax(syntax);
+        // A template comes with the model, perhaps from a server that wants its client to hang.
+        environment.set_fuel(Some(TEMPLATE_FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> std::result::Result<String, _> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
@@ -68,7 +70,8 @@ impl ChatTemplate {
     /// Renders a conversation; with `add_generation_prompt` the text ends where the assistant's answer begins.
     ///
     /// # Errors
-    /// If the template refuses the conversation (e.g. two messages of one role in a row).
+    /// If the template refuses the conversation (e.g. two messages of one role in a row) or takes more than
+    /// [`TEMPLATE_FUEL`].
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(template_error)?;
         let messages: Vec<Value> = messages
@@ -81,6 +84,9 @@ impl ChatTemplate {
                 add_generation_prompt => add_generation_prompt,
                 bos_token => &self.bos,
                 eos_token => &self.eos,
+                // As transformers has it: there, but none; `tools is not none` must not hold.
+                tools => (),
+                documents => (),
             })
             .map_err(template_error)
     }

@@ -13,5 +13,8 @@ pub const MAX_WIDTH: usize = 32_768;
 pub const MAX_JSON_BYTES: u64 = 128 << 20;
 /// Bytes of a chat template. Largest in use: 20 KB.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+/// What rendering a chat template may use up: instructions, items and 64-byte pieces of text. A long conversation under
+/// the longest templates in use takes some 300 per message; this is about a second of work and 320 MB.
+pub const TEMPLATE_FUEL: u64 = 5_000_000;
 /// Bytes of a safetensors header. `safetensors` itself allows 100 MB.
 pub const MAX_HEADER_BYTES: u64 = 100 << 20;

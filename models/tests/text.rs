@@ -70,6 +70,63 @@ fn templates_use_pythons_methods_and_may_refuse() {
 }
 
 #[test]
+fn what_templates_of_newer_models_are_made_of_works() {
+    // Backward slices, namespaces, type tests, methods of strings, macros, loop controls; tools that are defined but none.
+    let source = "{%- macro head(m) %}<{{ m.role }}>{% endmacro -%}
+        {%- if tools is not none %}{{ 'TOOLS' }}{% endif -%}
+        {%- if strftime_now is defined %}{{ 'DATE' }}{% endif -%}
+        {%- set ns = namespace(last=messages | length, open=true) -%}
+        {%- for m in messages[::-1] -%}
+            {%- set index = (messages | length - 1) - loop.index0 -%}
+            {%- if ns.open and m.role == 'user' and m.content is string and not m.content.startswith('<r>') -%}
+                {%- set ns.last = index -%}{%- set ns.open = false -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- for m in messages -%}
+            {%- if m.role == 'skip' %}{% continue %}{% endif -%}
+            {%- set text = m.content -%}
+            {%- if m.reasoning_content is string or '</t>' in text -%}
+                {%- set text = (text.split('</t>') | last).lstrip('\\n') -%}
+            {%- endif -%}
+            {{- head(m) + (text | trim) + ('!' if loop.index0 == ns.last else '') + '\n' -}}
+        {%- endfor -%}
+        {%- if add_generation_prompt -%}
+            {{- '<assistant>' -}}
+            {%- if enable_thinking is defined and enable_thinking is false %}{{ 'QUIET' }}{% endif -%}
+        {%- endif -%}";
+    let messages = [
+        Message::new("user", " first "),
+        Message::new("assistant", "thoughts</t>\nsecond"),
+        Message::new("skip", "no"),
+        Message::new("user", "third"),
+        Message::new("user", "<r>fourth"),
+    ];
+    let template = ChatTemplate::new(source, "", "").unwrap();
+    assert_eq!(
+        template.render(&messages, true).unwrap(),
+        "<user>first\n<assistant>second\n<user>third!\n<user><r>fourth\n<assistant>"
+    );
+}
+
+#[test]
+fn a_template_cannot_hang_its_reader_or_fill_its_memory() {
+    for source in [
+        "{% for a in range(90000) %}{% for b in range(90000) %}{{ b }}{% endfor %}{% endfor %}",
+        "{{ 'x' * 4000000000 }}",
+        "{% set ns = namespace(t='xxxxxxxxxxxxxxxx') %}{% for a in range(99) %}{% set ns.t = ns.t + ns.t %}{% endfor %}",
+        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+    ] {
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let error = template.render(&[Message::new("user", "hi")], true).unwrap_err();
+        assert!(matches!(error, models::Error::ChatTemplate { .. }), "{source}: {error}");
+    }
+    // Ten thousand messages are none of this.
+    let long: Vec<_> =
+        (0..10_000).map(|i| Message::new(["user", "assistant"][i % 2], "word ".repeat(20))).collect();
+    assert!(support::smollm2().template().unwrap().render(&long, true).unwrap().len() > 1_000_000);
+}
+
+#[test]
 fn no_piece_ends_inside_a_character() {
     let text = "naïve 🦀🐣 größer 日本語\n";
     let ids = tokenizer().encode(text).unwrap();
