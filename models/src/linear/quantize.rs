@@ -70,7 +70,8 @@ pub fn quantize(round: &PlanRound, matrices: &[Tensor], power: f32) -> Result<Qu
         .map(|(spec, weights)| {
             let inverse: Vec<f32> = column_scale[spec.columns.clone()]
                 .iter()
-                .map(|&scale| if scale > 0.0 { scale.recip() } else { 0.0 })
+                // A column whose scale is subnormal is as good as zero, and the inverse would not be finite.
+                .map(|&scale| if scale >= f32::MIN_POSITIVE { scale.recip() } else { 0.0 })
                 .collect();
             let (matrix, square) = quantize_rows(weights, spec.rows, &inverse);
             max_square = max_square.max(square);
@@ -226,6 +227,18 @@ mod tests {
     fn weights_that_are_not_finite_are_refused() {
         for bad in [f32::NAN, f32::INFINITY] {
             assert!(quantize(&round(1, &[(1, 0..1)]), &[matrix(1, 1, &[bad])], 1.0).is_err());
+        }
+    }
+
+    #[test]
+    fn columns_of_subnormal_weights_count_as_zero() {
+        // Channels that weight decay has shrunk to nothing, as dead ones of a trained model.
+        let weights = matrix(2, 2, &[1e-42, 1.0, -1e-42, -0.5]);
+        for power in [0.5, 1.0] {
+            let q = quantize(&round(2, &[(2, 0..2)]), std::slice::from_ref(&weights), power).unwrap();
+            assert!(q.matrices[0].row_scale.iter().chain(&q.column_scale).all(|scale| scale.is_finite()));
+            let back = q.dequantize(&round(2, &[(2, 0..2)])).unwrap()[0].to_vec2::<f32>().unwrap();
+            assert!((back[0][1] - 1.0).abs() < 1e-6 && (back[1][1] + 0.5).abs() < 1e-6, "{back:?}");
         }
     }
 
