@@ -32,13 +32,17 @@ struct File {
     mlp_bias: bool,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    partial_rotary_factor: Option<f64>,
 }
 
 #[derive(Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; many files hold both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -90,6 +94,10 @@ impl File {
     fn rope(&self) -> Result<RopeConfig> {
         let parameters = self.rope_parameters.as_ref();
         let theta = self.rope_theta.or(parameters.and_then(|rope| rope.rope_theta)).unwrap_or(10_000.0);
+        let rotated = self.partial_rotary_factor.or(parameters.and_then(|rope| rope.partial_rotary_factor));
+        if rotated.is_some_and(|share| share != 1.0) {
+            return Err(Error::config("partial_rotary_factor", "only whole heads can be rotated"));
+        }
         let scaling = match self.rope_scaling.as_ref().or(parameters) {
             None => RopeScaling::None,
             Some(rope) => rope.scaling(self.max_position_embeddings)?,
@@ -103,7 +111,7 @@ impl Rope {
         let required = |field: &'static str, value: Option<f64>| {
             value.ok_or_else(|| Error::config(field, "is missing in rope_scaling"))
         };
-        match self.rope_type.as_deref() {
+        match self.rope_type.as_deref().or(self.older_type.as_deref()) {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: required("factor", self.factor)? }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
@@ -143,6 +151,8 @@ mod tests {
             ("silu", "gelu"),
             ("\"attention_bias\": false", "\"attention_bias\": true"),
             ("\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\""),
+            ("\"rope_type\": \"llama3\"", "\"type\": \"dynamic\""),
+            ("\"mlp_bias\": false", "\"mlp_bias\": false, \"partial_rotary_factor\": 0.5"),
             ("\"num_attention_heads\": 32", "\"num_attention_heads\": 0"),
             ("\"num_key_value_heads\": 8", "\"num_key_value_heads\": 7"),
             ("\"hidden_size\": 2048", "\"hidden_size\": 99999999"),
@@ -150,6 +160,20 @@ mod tests {
             let json = LLAMA_3_2.replace(from, to);
             assert_ne!(json, LLAMA_3_2);
             assert!(Config::from_json(json.as_bytes()).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn both_names_of_the_rotary_type_may_stand_side_by_side() {
+        let linear = |names: &str| {
+            let scaling = format!("\"rope_scaling\": {{{names}, \"factor\": 4.0}}, \"unused\": {{");
+            Config::from_json(LLAMA_3_2.replace("\"rope_scaling\": {", &scaling).as_bytes()).unwrap()
+        };
+        let expected = RopeScaling::Linear { factor: 4.0 };
+        for names in
+            [r#""rope_type": "linear", "type": "linear""#, r#""rope_type": "linear""#, r#""type": "linear""#]
+        {
+            assert_eq!(linear(names).rope.scaling, expected, "{names}");
         }
     }
 
