@@ -13,10 +13,11 @@ pub use client_part::{ClientPart, LoadedClientPart, RoundScales};
 pub use manifest::{ModelDigest, ProtocolBinding};
 pub use server_part::{ServerMatrix, ServerPart};
 
-use crate::Result;
 use crate::linear::quantize::{QuantizedRound, quantize};
 use crate::source::ModelSource;
 use crate::weights::MemorySource;
+use crate::{Error, Result};
+use candle_core::Tensor;
 use manifest::{FORMAT_VERSION, FileHash, ServerManifest};
 use plan::{PlanKind, SplitPlan};
 use rayon::prelude::*;
@@ -60,16 +61,27 @@ pub fn split(source: &ModelSource, kind: PlanKind, progress: impl Fn(usize) + Sy
             max_row_norm: round.max_row_norm,
         })
         .collect();
+    let local = family.local_tensors(&*source.weights, kind)?;
+    local.par_iter().try_for_each(|(name, tensor)| finite(name, tensor))?;
     let client = ClientPart {
         name: source.name.clone(),
         config: source.config.clone(),
         plan: plan.clone(),
         tokenizer: source.tokenizer.clone(),
         chat_template: source.chat_template.clone(),
-        local: MemorySource::new(family.local_tensors(&*source.weights, kind)?),
+        local: MemorySource::new(local),
         scales,
     };
     Ok(SplitParts { client, server, plan })
+}
+
+/// Refuses a tensor that would make every answer of the client nonsense.
+fn finite(name: &str, tensor: &Tensor) -> Result<()> {
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::config("weights", format!("{name} has weights that are not finite"))),
+    }
 }
 
 impl SplitParts {

@@ -3,6 +3,7 @@
 //! A *round* is one input vector (`d_in` columns) multiplied by several *matrices*, each of which uses a contiguous
 //! range of the input's columns. A plan is a list of rounds, in the order in which the model needs them.
 
+use crate::limits::MAX_WIDTH;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range, str::FromStr};
@@ -108,7 +109,7 @@ pub struct SplitPlan {
 }
 
 impl SplitPlan {
-    /// Checks that names are unique and every matrix lies within its round's input and is not empty.
+    /// Checks that names are unique, inputs within the limit, and every matrix within its round's input and not empty.
     ///
     /// # Errors
     /// If the plan (which may come from a file) is not usable.
@@ -117,6 +118,17 @@ impl SplitPlan {
         for round in &self.rounds {
             if round.matrices.is_empty() || !names.insert(round.name.as_str()) {
                 return Err(Error::config("plan", format!("round {} is empty or occurs twice", round.name)));
+            }
+            if round.d_in > MAX_WIDTH {
+                let advice =
+                    if self.kind == PlanKind::Fused { "; the plain plan has narrower ones" } else { "" };
+                return Err(Error::config(
+                    "plan",
+                    format!(
+                        "round {} has {} columns, at most {MAX_WIDTH} are supported{advice}",
+                        round.name, round.d_in
+                    ),
+                ));
             }
             for matrix in &round.matrices {
                 let Range { start, end } = matrix.columns;
@@ -145,5 +157,27 @@ impl SplitPlan {
     /// Weights of all rounds together.
     pub fn weights(&self) -> usize {
         self.rounds.iter().map(PlanRound::weights).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_that_cannot_be_computed_are_refused() {
+        let plan = |d_in, columns| SplitPlan {
+            kind: PlanKind::Fused,
+            rounds: vec![PlanRound::new("r", d_in, [("m".to_owned(), 1, columns)])],
+        };
+        plan(MAX_WIDTH, 0..MAX_WIDTH).validate().unwrap();
+        let error = plan(MAX_WIDTH + 1, 0..1).validate().unwrap_err().to_string();
+        assert!(error.contains("32769") && error.contains("plain plan"), "{error}");
+        for columns in [0..0, 1..3, Range { start: 2, end: 1 }] {
+            assert!(plan(2, columns).validate().is_err());
+        }
+        let mut twice = plan(2, 0..2);
+        twice.rounds.push(twice.rounds[0].clone());
+        assert!(twice.validate().is_err());
     }
 }
