@@ -2,6 +2,7 @@
 
 use crate::split::plan::{PlanKind, SplitPlan};
 use crate::weights::WeightSource;
+use crate::weights::gguf::GgufFile;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ impl FromStr for Family {
 
     fn from_str(name: &str) -> Result<Self> {
         match name {
-            // Mistral differs by a sliding window longer than any context used here.
+            // Mistral is a Llama whose sliding window, where it has one, bounds the context.
             "llama" | "mistral" => Ok(Self::Llama),
             "qwen2" => Ok(Self::Qwen2),
             "qwen3" => Ok(Self::Qwen3),
@@ -107,6 +108,32 @@ pub enum ModelConfig {
 }
 
 impl ModelConfig {
+    /// Reads a GGUF file's metadata.
+    ///
+    /// # Errors
+    /// If the architecture is not supported, or a field is missing, has the wrong type or an unusable value.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        const ARCHITECTURE: &str = "general.architecture";
+        let family: Family = file.require(ARCHITECTURE, file.string(ARCHITECTURE)?)?.parse()?;
+        Ok(match family {
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => {
+                Self::Llama(crate::llama::Config::from_gguf(file)?)
+            }
+            Family::Gpt2 => Self::Gpt2(crate::gpt2::Config::from_gguf(file)?),
+            Family::Bert => Self::Bert(crate::bert::Config::from_gguf(file)?),
+        })
+    }
+
+    /// Rows and width of the head that is the embedding matrix, which the client then holds; `None` where there is no such
+    /// head.
+    pub fn tied_head(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Llama(config) => config.tied_head.then_some((config.vocab_size, config.hidden_size)),
+            Self::Gpt2(config) => Some((config.vocab_size, config.hidden_size)),
+            Self::Bert(_) => None,
+        }
+    }
+
     /// What the family provides to be split.
     pub fn split_family(&self) -> &dyn SplitFamily {
         match self {

@@ -10,7 +10,7 @@ use std::path::Path;
 pub struct SpecialTokens {
     /// Begins a text, if the model has such a token.
     pub bos: Option<u32>,
-    /// Any of these ends a turn or text.
+    /// Any of these ends a turn or text, each once; the first is what chat templates call `eos_token`.
     pub eos: Vec<u32>,
     /// Whether plain text (outside the chat template) is to begin with `bos`.
     pub add_bos: bool,
@@ -34,6 +34,8 @@ impl Tokenizer {
     /// # Errors
     /// If it does not describe a tokenizer.
     pub fn from_json(json: &[u8], special: SpecialTokens) -> Result<Self> {
+        // The library panics on what is no JSON, down to the characters of its strings.
+        drop(serde_json::from_slice::<serde_json::Value>(json).map_err(tokenizer_error)?);
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(tokenizer_error)?;
         // Padding and truncation are decisions of the caller, not of the file.
         inner.with_padding(None);
@@ -94,6 +96,15 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(tokenizer_error)
     }
 
+    /// Whether the tokenizer itself, as files of Llama 3 have it, begins a text with `token`.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses a letter.
+    pub(crate) fn begins_with(&self, token: u32) -> Result<bool> {
+        let begun = self.inner.encode_fast("a", true).map_err(tokenizer_error)?;
+        Ok(begun.get_ids().first() == Some(&token) && self.encode("a")?.first() != Some(&token))
+    }
+
     /// The text of one special or ordinary token as it stands in the vocabulary.
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -103,6 +114,13 @@ impl Tokenizer {
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.inner.token_to_id(text)
     }
+}
+
+/// Each id once, in order of first appearance.
+pub(crate) fn in_order(mut ids: Vec<u32>) -> Vec<u32> {
+    let mut seen = std::collections::HashSet::new();
+    ids.retain(|&id| seen.insert(id));
+    ids
 }
 
 pub(crate) fn tokenizer_error(source: impl std::fmt::Display) -> Error {

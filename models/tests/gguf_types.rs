@@ -91,6 +91,40 @@ fn sentence_piece_merges_by_score_and_falls_back_to_bytes() {
 }
 
 #[test]
+fn word_pieces_are_those_of_the_original_vocabulary() {
+    // As the converter writes it: words begin with a mark, their continuations without.
+    let tokens = |word: &str| {
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", word, "able", "\u{2581}un", "\u{2581}.", "\u{2581}[x]"]
+            .map(str::to_owned)
+    };
+    let open = |word: &str| {
+        let tokens = tokens(word);
+        let texts: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        let (_directory, path) = write(
+            &[
+                ("tokenizer.ggml.model", Value::String("bert".into())),
+                ("tokenizer.ggml.tokens", strings(&texts)),
+                (
+                    "tokenizer.ggml.token_type",
+                    Value::Array([3, 3, 3, 3, 1, 1, 1, 1, 1].map(Value::I32).into()),
+                ),
+                ("tokenizer.ggml.unknown_token_id", Value::U32(1)),
+            ],
+            &[],
+        );
+        GgufFile::open(&path).unwrap().tokenizer().unwrap()
+    };
+    let lower = open("\u{2581}read");
+    assert_eq!(lower.encode("[CLS]Unread\u{e1}ble. readable").unwrap(), [2, 1, 7, 4, 5]);
+    assert_eq!(lower.encode("UNABLE").unwrap(), [6, 5]);
+    assert_eq!(lower.decode(&[6, 5, 7]).unwrap(), "unable.");
+    assert_eq!(lower.token_id("[SEP]"), Some(3));
+    // A vocabulary with capitals is not lower-cased.
+    let cased = open("\u{2581}Read");
+    assert_eq!(cased.encode("Readable UNABLE").unwrap(), [4, 5, 1]);
+}
+
+#[test]
 fn unknown_kinds_are_refused_by_name() {
     let open = |model: &str, pre: &str| {
         let (_directory, path) = write(

@@ -1,14 +1,19 @@
 //! GPT-2 against golden logits of a small model with random weights (`golden/make_gpt2.py`).
 
 use candle_core::Tensor;
-use models::config::SplitFamily;
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use models::config::{ModelConfig, SplitFamily};
 use models::gpt2::{Config, Gpt2};
 use models::layers::head::HeadPrecision;
 use models::linear::dense::DenseBackend;
 use models::model::CausalModel;
+use models::source::ModelSource;
 use models::split::plan::PlanKind;
+use models::split::split;
 use models::weights::safetensors::SafetensorsFile;
 use models::weights::{MemorySource, WeightSource};
+use std::fs::File;
 use std::path::Path;
 
 /// The configuration that `make_gpt2.py` writes into the file's metadata.
@@ -42,6 +47,73 @@ fn logits_equal_the_reference() {
     for kind in [PlanKind::Plain, PlanKind::Fused] {
         let (mut gpt2, mut backend) = model(kind);
         let logits = gpt2.forward_all(&ids(), &mut backend).unwrap();
+        let difference = worst(&logits, &expected);
+        assert!(difference < 1e-4, "{kind}: {difference}");
+    }
+}
+
+/// The golden model as llama.cpp's converter writes it: other names, linear layers turned, the head written again.
+fn write_gguf(path: &Path) {
+    let (source, hidden) = (golden(), 24u32);
+    let numbers = [
+        ("context_length", 16),
+        ("embedding_length", hidden),
+        ("feed_forward_length", 40),
+        ("block_count", 2),
+        ("attention.head_count", 3),
+    ];
+    let mut meta: Vec<(String, Value)> =
+        numbers.iter().map(|(key, number)| (format!("gpt2.{key}"), Value::U32(*number))).collect();
+    meta.push(("general.architecture".into(), Value::String("gpt2".into())));
+    meta.push(("gpt2.attention.layer_norm_epsilon".into(), Value::F32(1e-5)));
+    let words = (0..61).map(|i| Value::String(format!("w{i}"))).collect();
+    meta.push(("tokenizer.ggml.model".into(), Value::String("gpt2".into())));
+    meta.push(("tokenizer.ggml.tokens".into(), Value::Array(words)));
+    meta.push(("tokenizer.ggml.merges".into(), Value::Array(vec![])));
+    let mut tensors = Vec::new();
+    let mut add = |theirs: &str, gguf: &str, turned: bool| {
+        let tensor = source.get(&format!("transformer.{theirs}")).unwrap();
+        let tensor = if turned { tensor.t().unwrap().contiguous().unwrap() } else { tensor };
+        tensors.push((gguf.to_owned(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
+    };
+    add("wte.weight", "token_embd.weight", false);
+    add("wte.weight", "output.weight", false);
+    add("wpe.weight", "position_embd.weight", false);
+    for part in ["weight", "bias"] {
+        add(&format!("ln_f.{part}"), &format!("output_norm.{part}"), false);
+        for block in 0..2 {
+            for (theirs, gguf) in [
+                ("ln_1", "attn_norm"),
+                ("attn.c_attn", "attn_qkv"),
+                ("attn.c_proj", "attn_output"),
+                ("ln_2", "ffn_norm"),
+                ("mlp.c_fc", "ffn_up"),
+                ("mlp.c_proj", "ffn_down"),
+            ] {
+                let turned = part == "weight" && theirs.contains('.');
+                add(&format!("h.{block}.{theirs}.{part}"), &format!("blk.{block}.{gguf}.{part}"), turned);
+            }
+        }
+    }
+    let meta: Vec<_> = meta.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut File::create(path).unwrap(), &meta, &tensors).unwrap();
+}
+
+#[test]
+fn a_gguf_file_gives_the_same_logits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gpt2.gguf");
+    write_gguf(&path);
+    let source = ModelSource::open(&path).unwrap();
+    assert_eq!(source.config, ModelConfig::Gpt2(Config::from_json(CONFIG.as_bytes()).unwrap()));
+    let expected = golden().get("golden.logits").unwrap();
+    for kind in [PlanKind::Plain, PlanKind::Fused] {
+        let parts = split(&source, kind, |_| ()).unwrap();
+        let family = source.config.split_family();
+        let mut backend = DenseBackend::from_source(family, &*source.weights, parts.plan).unwrap();
+        let mut model = parts.client.causal_model(HeadPrecision::Float).unwrap();
+        let logits = model.forward_all(&ids(), &mut backend).unwrap();
         let difference = worst(&logits, &expected);
         assert!(difference < 1e-4, "{kind}: {difference}");
     }

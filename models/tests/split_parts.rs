@@ -184,6 +184,21 @@ fn tiny_split() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (directory, client, server)
 }
 
+#[cfg(unix)]
+#[test]
+fn whoever_may_read_the_manifest_may_read_the_weights() {
+    use std::os::unix::fs::PermissionsExt;
+    // One user splits, another serves.
+    let (_directory, client, server) = tiny_split();
+    let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    for part in [client, server] {
+        let expected = mode(&part.join("manifest.json"));
+        for file in files(&part) {
+            assert_eq!(mode(&file), expected, "{}", file.display());
+        }
+    }
+}
+
 #[test]
 fn any_changed_bit_of_the_client_part_is_noticed() {
     let (_directory, client, _) = tiny_split();

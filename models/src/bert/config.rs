@@ -2,6 +2,8 @@
 
 use crate::layers::attention::Heads;
 use crate::limits::{MAX_BLOCKS, MAX_CONTEXT, MAX_VOCABULARY, MAX_WIDTH};
+use crate::weights::WeightSource;
+use crate::weights::gguf::GgufFile;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +33,43 @@ pub struct Config {
     pub layer_norm_eps: f64,
     /// Labels of the token classifier, by index; empty for an encoder without one.
     pub labels: Vec<String>,
+    /// What of a sentence's hidden states is its embedding. Not written where it is the mean, as older splits have it.
+    #[serde(default, skip_serializing_if = "Pooling::is_mean")]
+    pub pooling: Pooling,
+}
+
+/// How hidden states become a sentence's embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean, special tokens included.
+    #[default]
+    Mean,
+    /// That of the first token, `[CLS]`.
+    First,
+}
+
+impl Pooling {
+    /// Reads the `1_Pooling/config.json` of sentence-transformers; without a file (null) it is the mean.
+    ///
+    /// # Errors
+    /// If the file asks for another pooling.
+    pub fn from_json(file: &serde_json::Value) -> Result<Self> {
+        // One name, or, in older files, a flag for each of several.
+        let named = file.get("pooling_mode").and_then(serde_json::Value::as_str);
+        let flags = file.as_object().into_iter().flatten().filter(|(_, set)| set.as_bool() == Some(true));
+        let flagged = flags.filter_map(|(name, _)| name.strip_prefix("pooling_mode_"));
+        match named.into_iter().chain(flagged).collect::<Vec<_>>()[..] {
+            ["mean" | "mean_tokens"] => Ok(Self::Mean),
+            ["cls" | "cls_token"] => Ok(Self::First),
+            [] if file.is_null() => Ok(Self::Mean),
+            _ => Err(Error::config("pooling_mode", "only the mean or the first token can be taken")),
+        }
+    }
+
+    fn is_mean(&self) -> bool {
+        *self == Self::Mean
+    }
 }
 
 /// `config.json` as Hugging Face writes it; other fields do not change the computation.
@@ -52,6 +91,8 @@ struct HuggingFace {
     hidden_act: Option<String>,
     #[serde(default)]
     position_embedding_type: Option<String>,
+    #[serde(default)]
+    is_decoder: bool,
     #[serde(default)]
     id2label: BTreeMap<String, String>,
 }
@@ -85,6 +126,9 @@ impl Config {
         if file.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute") {
             return Err(Error::config("position_embedding_type", "only absolute is supported"));
         }
+        if file.is_decoder {
+            return Err(Error::config("is_decoder", "only encoders are supported"));
+        }
         let classifies = file.architectures.iter().any(|name| name == "BertForTokenClassification");
         let config = Self {
             vocab_size: file.vocab_size,
@@ -96,6 +140,45 @@ impl Config {
             token_types: file.type_vocab_size,
             layer_norm_eps: file.layer_norm_eps,
             labels: if classifies { ordered_labels(file.id2label)? } else { Vec::new() },
+            pooling: Pooling::Mean,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a GGUF file's metadata, of an encoder without a classifier.
+    ///
+    /// # Errors
+    /// If a field is missing, has the wrong type or an unusable value.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        let uint = |name: &str| -> Result<usize> {
+            let key = format!("bert.{name}");
+            file.require(&key, file.uint(&key)?)
+        };
+        if file.flag("bert.attention.causal")? == Some(true) {
+            return Err(Error::config("attention.causal", "only encoders are supported"));
+        }
+        let types = "token_types.weight";
+        let token_types = file.shape(types).and_then(|shape| shape.first().copied());
+        let eps_key = "bert.attention.layer_norm_epsilon";
+        let config = Self {
+            vocab_size: file.vocabulary_size()?,
+            hidden_size: uint("embedding_length")?,
+            intermediate_size: uint("feed_forward_length")?,
+            layers: uint("block_count")?,
+            heads: uint("attention.head_count")?,
+            max_positions: uint("context_length")?,
+            token_types: token_types.ok_or_else(|| Error::MissingTensor { name: types.to_owned() })?,
+            layer_norm_eps: file.require(eps_key, file.float(eps_key)?)?,
+            labels: Vec::new(),
+            // GGUF numbers them: none, mean, first token, last token, rank.
+            pooling: match file.uint("bert.pooling_type")? {
+                None | Some(0 | 1) => Pooling::Mean,
+                Some(2) => Pooling::First,
+                Some(other) => {
+                    return Err(Error::config("pooling_type", format!("{other} is not supported")));
+                }
+            },
         };
         config.validate()?;
         Ok(config)
@@ -167,6 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn pooling_is_the_mean_or_the_first_token() {
+        let pooling = |json: &str| Pooling::from_json(&serde_json::from_str(json).unwrap());
+        assert_eq!(pooling("null").unwrap(), Pooling::Mean);
+        let mean = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}"#;
+        assert_eq!(pooling(mean).unwrap(), Pooling::Mean);
+        let first = r#"{"pooling_mode_mean_tokens": false, "pooling_mode_cls_token": true}"#;
+        assert_eq!(pooling(first).unwrap(), Pooling::First);
+        assert_eq!(pooling(r#"{"pooling_mode": "cls"}"#).unwrap(), Pooling::First);
+        assert!(pooling(r#"{"pooling_mode_lasttoken": true}"#).is_err());
+        assert!(pooling("{}").is_err());
+        assert!(pooling(r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}"#).is_err());
+    }
+
+    #[test]
+    fn configurations_of_older_splits_are_read_and_written_as_before() {
+        let config = Config::from_json(MINIMAL.as_bytes()).unwrap();
+        let mut json = serde_json::to_value(&config).unwrap();
+        assert_eq!(json.get("pooling"), None);
+        assert_eq!(serde_json::from_value::<Config>(json.clone()).unwrap(), config);
+        json["pooling"] = "first".into();
+        assert_eq!(serde_json::from_value::<Config>(json).unwrap().pooling, Pooling::First);
+    }
+
+    #[test]
     fn impossible_values_are_refused() {
         for (from, to) in [
             ("\"num_attention_heads\": 2", "\"num_attention_heads\": 3"),
@@ -174,6 +281,7 @@ mod tests {
             ("\"2\": \"I-X\"", "\"3\": \"I-X\""),
             ("1e-12", "-1"),
             ("\"vocab_size\": 9,", "\"vocab_size\": 9, \"hidden_act\": \"relu\","),
+            ("\"vocab_size\": 9,", "\"vocab_size\": 9, \"is_decoder\": true,"),
             ("\"vocab_size\": 9,", "\"vocab_size\": 9, \"model_type\": \"roberta\","),
         ] {
             assert!(Config::from_json(MINIMAL.replace(from, to).as_bytes()).is_err(), "{to}");

@@ -6,5 +6,5 @@ mod layer;
 mod model;
 mod plan;
 
-pub use config::Config;
+pub use config::{Config, Pooling};
 pub use model::Bert;

@@ -1,8 +1,8 @@
 //! The encoder: what the client computes between the rounds.
 
-use super::Config;
 use super::layer::Layer;
 use super::plan::{CLASSIFIER, FUSED_ROUNDS, PLAIN_ROUNDS, bias_name};
+use super::{Config, Pooling};
 use crate::layers::gelu::{Gelu, biased_gelu};
 use crate::layers::layer_norm::{LayerNorm, inverse_std};
 use crate::linear::LinearBackend;
@@ -94,8 +94,8 @@ impl Bert {
             .ok_or_else(|| Error::config("id2label", "the model has no token classifier"))
     }
 
-    /// Sentence embeddings: the mean of the hidden states of each sequence's tokens (special tokens included, as
-    /// sentence-transformers does), scaled to length 1. `[sequences, hidden]`.
+    /// Sentence embeddings: of each sequence's hidden states what [`Config::pooling`] says (the mean takes in special
+    /// tokens, as sentence-transformers does), scaled to length 1. `[sequences, hidden]`.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -104,9 +104,12 @@ impl Bert {
         let embeddings = ranges(sequences)
             .into_iter()
             .map(|range| {
-                let mean = hidden.narrow(0, range.start, range.len())?.mean(0)?;
-                let length = mean.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt().max(f32::MIN_POSITIVE);
-                Ok((mean / f64::from(length))?)
+                let pooled = match self.config.pooling {
+                    Pooling::Mean => hidden.narrow(0, range.start, range.len())?.mean(0)?,
+                    Pooling::First => hidden.get(range.start)?,
+                };
+                let length = pooled.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt().max(f32::MIN_POSITIVE);
+                Ok((pooled / f64::from(length))?)
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&embeddings, 0)?)

@@ -45,7 +45,7 @@ pub(super) fn bias_name(linear: &str, folded: bool) -> String {
 }
 
 /// A source under the names of this module: with `bert.` in front of everything but the classifier, as models with a
-/// classifier have it, or without.
+/// head have it, or without; and with the norms' `gamma` and `beta` of the first checkpoints.
 struct Named<'a> {
     source: &'a dyn WeightSource,
     prefix: &'static str,
@@ -53,16 +53,22 @@ struct Named<'a> {
 
 impl<'a> Named<'a> {
     fn new(source: &'a dyn WeightSource) -> Self {
-        let prefixed = source.contains("bert.embeddings.LayerNorm.weight");
+        let prefixed = source.contains("bert.embeddings.word_embeddings.weight");
         Self { source, prefix: if prefixed { "bert." } else { "" } }
     }
 
     fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if name.starts_with(CLASSIFIER) {
-            self.source.get_shaped(name, shape)
-        } else {
-            self.source.get_shaped(&format!("{}{name}", self.prefix), shape)
+            return self.source.get_shaped(name, shape);
         }
+        let name = format!("{}{name}", self.prefix);
+        let older = match name.rsplit_once('.') {
+            Some((norm, "weight")) if norm.ends_with("LayerNorm") => Some(format!("{norm}.gamma")),
+            Some((norm, "bias")) if norm.ends_with("LayerNorm") => Some(format!("{norm}.beta")),
+            _ => None,
+        };
+        let older = older.filter(|older| !self.source.contains(&name) && self.source.contains(older));
+        self.source.get_shaped(&older.unwrap_or(name), shape)
     }
 
     fn weight(&self, matrix: &PlanMatrix, columns: usize) -> Result<Tensor> {

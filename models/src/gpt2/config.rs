@@ -2,6 +2,7 @@
 
 use crate::layers::attention::Heads;
 use crate::limits::{MAX_BLOCKS, MAX_CONTEXT, MAX_VOCABULARY, MAX_WIDTH};
+use crate::weights::gguf::GgufFile;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ struct HuggingFace {
     tie_word_embeddings: Option<bool>,
     #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
+    scale_attn_weights: Option<bool>,
+    #[serde(default)]
+    add_cross_attention: bool,
 }
 
 fn eps() -> f64 {
@@ -71,6 +75,12 @@ impl Config {
         if file.scale_attn_by_inverse_layer_idx {
             return Err(Error::config("scale_attn_by_inverse_layer_idx", "is not supported"));
         }
+        if file.scale_attn_weights == Some(false) {
+            return Err(Error::config("scale_attn_weights", "unscaled attention is not supported"));
+        }
+        if file.add_cross_attention {
+            return Err(Error::config("add_cross_attention", "is not supported"));
+        }
         let config = Self {
             vocab_size: file.vocab_size,
             hidden_size: file.n_embd,
@@ -79,6 +89,29 @@ impl Config {
             heads: file.n_head,
             context_length: file.n_positions,
             layer_norm_eps: file.layer_norm_epsilon,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a GGUF file's metadata.
+    ///
+    /// # Errors
+    /// If a field is missing, has the wrong type or an unusable value.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        let uint = |name: &str| -> Result<usize> {
+            let key = format!("gpt2.{name}");
+            file.require(&key, file.uint(&key)?)
+        };
+        let eps_key = "gpt2.attention.layer_norm_epsilon";
+        let config = Self {
+            vocab_size: file.vocabulary_size()?,
+            hidden_size: uint("embedding_length")?,
+            intermediate_size: uint("feed_forward_length")?,
+            blocks: uint("block_count")?,
+            heads: uint("attention.head_count")?,
+            context_length: uint("context_length")?,
+            layer_norm_eps: file.require(eps_key, file.float(eps_key)?)?,
         };
         config.validate()?;
         Ok(config)
@@ -128,6 +161,8 @@ mod tests {
             r#""activation_function": "relu""#,
             r#""tie_word_embeddings": false"#,
             r#""scale_attn_by_inverse_layer_idx": true"#,
+            r#""scale_attn_weights": false"#,
+            r#""add_cross_attention": true"#,
             r#""layer_norm_epsilon": 0"#,
         ] {
             let json = json.replacen('{', &format!("{{{extra},"), 1);

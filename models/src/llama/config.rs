@@ -68,8 +68,12 @@ impl Config {
         if file.uint(&key("expert_count"))?.is_some_and(|experts| experts > 0) {
             return Err(Error::config("expert_count", "mixtures of experts are not supported"));
         }
-        let vocab_size =
-            file.shape("token_embd.weight").and_then(|shape| shape.first().copied()).unwrap_or_default();
+        if let Some(bias) = UNSUPPORTED_BIASES.iter().find(|name| file.contains(name)) {
+            return Err(Error::config("biases", format!("{bias} is not supported")));
+        }
+        let vocab_size = file.vocabulary_size()?;
+        // A window as long as the context is no window; beyond it the model would need one.
+        let window = file.uint(&key("attention.sliding_window"))?.filter(|&window| window > 0);
         let config = Self {
             architecture: family,
             vocab_size,
@@ -79,14 +83,14 @@ impl Config {
             heads,
             kv_heads: file.uint(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_dim,
-            context_length: uint("context_length")?,
+            context_length: window.unwrap_or(usize::MAX).min(uint("context_length")?),
             rms_eps: file.require(
                 &key("attention.layer_norm_rms_epsilon"),
                 file.float(&key("attention.layer_norm_rms_epsilon"))?,
             )?,
             rope: RopeConfig {
                 theta: file.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
-                scaling: gguf_scaling(file, &key("rope.scaling"))?,
+                scaling: gguf_scaling(file, &key("rope"))?,
             },
             qkv_bias: file.contains("blk.0.attn_q.bias"),
             qk_norm: file.contains("blk.0.attn_q_norm.weight"),
@@ -151,17 +155,38 @@ impl Config {
     }
 }
 
+/// Biases that some models of the `llama` architecture have and this crate does not add.
+const UNSUPPORTED_BIASES: [&str; 5] = [
+    "blk.0.attn_output.bias",
+    "blk.0.ffn_gate.bias",
+    "blk.0.ffn_up.bias",
+    "blk.0.ffn_down.bias",
+    "output.bias",
+];
+
+/// The scaling under `prefix`: its type with a factor, in old files the factor alone; or the divisors of a tensor.
 fn gguf_scaling(file: &GgufFile, prefix: &str) -> Result<RopeScaling> {
-    if file.contains("rope_freqs.weight") {
-        let divisors = file.get("rope_freqs.weight")?.flatten_all()?.to_vec1::<f32>()?;
-        return Ok(RopeScaling::Factors { divisors: divisors.into_iter().map(f64::from).collect() });
-    }
-    let factor_key = format!("{prefix}.factor");
-    match file.string(&format!("{prefix}.type"))? {
-        None | Some("none") => Ok(RopeScaling::None),
+    let factor_key = format!("{prefix}.scaling.factor");
+    let named = match file.string(&format!("{prefix}.scaling.type"))? {
+        None => match file.float(&format!("{prefix}.scale_linear"))? {
+            None | Some(1.0) => RopeScaling::None,
+            Some(factor) => RopeScaling::Linear { factor },
+        },
+        Some("none") => RopeScaling::None,
         Some("linear") => {
-            Ok(RopeScaling::Linear { factor: file.require(&factor_key, file.float(&factor_key)?)? })
+            RopeScaling::Linear { factor: file.require(&factor_key, file.float(&factor_key)?)? }
         }
-        Some(other) => Err(Error::config("rope scaling", format!("{other:?} is not supported"))),
+        Some(other) => return Err(Error::config("rope scaling", format!("{other:?} is not supported"))),
+    };
+    if !file.contains("rope_freqs.weight") {
+        return Ok(named);
     }
+    if named != RopeScaling::None {
+        return Err(Error::config(
+            "rope scaling",
+            "rope_freqs.weight and a factor together are not supported",
+        ));
+    }
+    let divisors = file.get("rope_freqs.weight")?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(RopeScaling::Factors { divisors: divisors.into_iter().map(f64::from).collect() })
 }

@@ -1,33 +1,38 @@
 //! Model directories as the Hugging Face hub has them.
 
 use super::ModelSource;
+use crate::bert::Pooling;
 use crate::config::{Family, ModelConfig};
 use crate::limits::{MAX_JSON_BYTES, MAX_TEMPLATE_BYTES};
-use crate::tokenizer::{SpecialTokens, Tokenizer, read_limited};
-use crate::weights::WeightSource;
+use crate::tokenizer::{SpecialTokens, Tokenizer, in_order, read_limited};
 use crate::weights::names::llama::{Canonical, Convention};
 use crate::weights::onnx::OnnxFile;
 use crate::weights::safetensors::SafetensorsDirectory;
+use crate::weights::{WeightSource, with_extension};
 use crate::{Error, Result, bert, gpt2, llama};
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(super) const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
+const POOLING: &str = "1_Pooling/config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
 impl ModelSource {
     /// Opens a directory with `config.json`, `tokenizer.json` and weights; `generation_config.json`,
-    /// `tokenizer_config.json` and `chat_template.jinja` are read if they are there.
+    /// `tokenizer_config.json`, `chat_template.jinja` and an encoder's `1_Pooling/config.json` are read if they are there.
     ///
     /// # Errors
     /// If a file is missing or damaged, or the architecture is not supported.
     pub fn from_directory(directory: &Path) -> Result<Self> {
         let json = read_limited(&directory.join(CONFIG), MAX_JSON_BYTES)?;
-        let config = read_config(&json)?;
+        let mut config = read_config(&json)?;
+        if let ModelConfig::Bert(config) = &mut config {
+            config.pooling = Pooling::from_json(&optional_json(&directory.join(POOLING))?)?;
+        }
         let weights: Box<dyn WeightSource> = match &config {
             ModelConfig::Llama(_) => {
                 Box::new(Canonical::new(open_weights(directory)?, Convention::HuggingFace))
@@ -37,7 +42,12 @@ impl ModelSource {
         let tokenizer_config = optional_json(&directory.join(TOKENIZER_CONFIG))?;
         let path = directory.join(TOKENIZER);
         if !path.is_file() {
-            return Err(Error::Tokenizer { reason: format!("{} is missing", path.display()) });
+            return Err(Error::Tokenizer {
+                reason: format!(
+                    "{} is missing; it belongs to the model, put it beside the weights",
+                    path.display()
+                ),
+            });
         }
         let bare = Tokenizer::from_file(&path, SpecialTokens::default())?;
         let special = special_tokens(directory, &json, &tokenizer_config, &bare)?;
@@ -53,28 +63,21 @@ impl ModelSource {
     }
 }
 
-/// Files of a directory with this extension, sorted.
-pub(super) fn with_extension(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let io = |source| Error::io(directory, source);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|got| got == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 fn read_config(json: &[u8]) -> Result<ModelConfig> {
     #[derive(Deserialize)]
     struct Kind {
         model_type: Option<String>,
         #[serde(default)]
         architectures: Vec<String>,
+        quantization_config: Option<Value>,
     }
     let kind: Kind = serde_json::from_slice(json).map_err(|source| Error::config(CONFIG, source))?;
+    if kind.quantization_config.is_some() {
+        return Err(Error::config(
+            "quantization_config",
+            "quantized safetensors are not supported; take the original weights or a GGUF file",
+        ));
+    }
     let bert = kind.architectures.iter().any(|name| name.starts_with("Bert"));
     let name = kind.model_type.unwrap_or_else(|| if bert { "bert".into() } else { String::new() });
     Ok(match name.parse::<Family>()? {
@@ -84,12 +87,28 @@ fn read_config(json: &[u8]) -> Result<ModelConfig> {
     })
 }
 
+/// Whether a directory has files of weights that [`ModelSource::from_directory`] reads.
+pub(super) fn has_weights(directory: &Path) -> Result<bool> {
+    Ok(!with_extension(directory, "safetensors")?.is_empty()
+        || !with_extension(directory, "onnx")?.is_empty())
+}
+
 fn open_weights(directory: &Path) -> Result<Box<dyn WeightSource>> {
-    let onnx = with_extension(directory, "onnx")?;
-    let safetensors = !with_extension(directory, "safetensors")?.is_empty();
-    match onnx.as_slice() {
-        [file] if !safetensors => Ok(Box::new(OnnxFile::open(file)?)),
-        _ => Ok(Box::new(SafetensorsDirectory::open(directory)?)),
+    let safetensors = with_extension(directory, "safetensors")?;
+    if !safetensors.is_empty() {
+        return Ok(Box::new(SafetensorsDirectory::open(directory)?));
+    }
+    match with_extension(directory, "onnx")?.as_slice() {
+        [file] => Ok(Box::new(OnnxFile::open(file)?)),
+        files => Err(Error::malformed(
+            directory,
+            "weights",
+            format!(
+                "expected .safetensors, one .onnx or one .gguf file, found {} .onnx; convert a pytorch_model.bin to \
+                 safetensors first",
+                files.len()
+            ),
+        )),
     }
 }
 
@@ -126,18 +145,21 @@ fn special_tokens(
 ) -> Result<SpecialTokens> {
     let config: Value = serde_json::from_slice(config).map_err(|source| Error::config(CONFIG, source))?;
     let generation = optional_json(&directory.join(GENERATION_CONFIG))?;
-    let mut eos = token_ids(&config, "eos_token_id");
+    let named = token_text(tokenizer_config, "eos_token").and_then(|text| tokenizer.token_id(text));
+    let mut eos: Vec<u32> = named.into_iter().collect();
+    eos.extend(token_ids(&config, "eos_token_id"));
     eos.extend(token_ids(&generation, "eos_token_id"));
-    eos.extend(token_text(tokenizer_config, "eos_token").and_then(|text| tokenizer.token_id(text)));
-    eos.sort_unstable();
-    eos.dedup();
     let bos = token_text(tokenizer_config, "bos_token").and_then(|text| tokenizer.token_id(text));
     let bos = bos.or_else(|| token_ids(&config, "bos_token_id").first().copied());
     // Llama's tokenizers add it unless they say otherwise; those of GPT-2's kind do not.
     let llama = tokenizer_config.get("tokenizer_class").and_then(Value::as_str);
-    let by_default = llama.is_some_and(|class| class.starts_with("Llama"));
-    let add_bos = tokenizer_config.get("add_bos_token").and_then(Value::as_bool).unwrap_or(by_default);
-    Ok(SpecialTokens { bos, eos, add_bos })
+    let by_class = llama.is_some_and(|class| class.starts_with("Llama"));
+    let add_bos = match (tokenizer_config.get("add_bos_token").and_then(Value::as_bool), bos) {
+        (Some(stated), _) => stated,
+        (None, Some(bos)) => by_class || tokenizer.begins_with(bos)?,
+        (None, None) => false,
+    };
+    Ok(SpecialTokens { bos, eos: in_order(eos), add_bos })
 }
 
 fn chat_template(directory: &Path, tokenizer_config: &Value) -> Result<Option<String>> {

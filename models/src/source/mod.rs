@@ -5,10 +5,11 @@ mod hugging_face;
 use crate::chat_template::ChatTemplate;
 use crate::config::{Family, ModelConfig};
 use crate::tokenizer::Tokenizer;
-use crate::weights::WeightSource;
 use crate::weights::gguf::GgufFile;
+use crate::weights::names::from_gguf::FromGguf;
 use crate::weights::names::llama::{Canonical, Convention};
-use crate::{Error, Result, llama};
+use crate::weights::{WeightSource, with_extension};
+use crate::{Error, Result};
 use std::path::Path;
 
 /// Everything a model file or directory holds.
@@ -37,10 +38,12 @@ impl ModelSource {
         if !metadata.is_dir() {
             return Self::from_gguf(GgufFile::open(path)?);
         }
-        if path.join(hugging_face::CONFIG).is_file() {
+        let found = with_extension(path, "gguf")?;
+        // Repositories of GGUF files often hold a config.json of a line beside them.
+        let described = path.join(hugging_face::CONFIG).is_file();
+        if described && (found.len() != 1 || hugging_face::has_weights(path)?) {
             return Self::from_directory(path);
         }
-        let found = hugging_face::with_extension(path, "gguf")?;
         match found.as_slice() {
             [file] => Self::from_gguf(GgufFile::open(file)?),
             files => Err(Error::malformed(
@@ -56,20 +59,24 @@ impl ModelSource {
     /// # Errors
     /// If its architecture is not supported or its metadata is incomplete.
     pub fn from_gguf(file: GgufFile) -> Result<Self> {
-        let config = llama::Config::from_gguf(&file)?;
+        let config = ModelConfig::from_gguf(&file)?;
         let tokenizer = file.tokenizer()?;
         let chat_template = file.string("tokenizer.chat_template")?.map(str::to_owned);
         let name = match file.path().file_stem() {
             Some(stem) => stem.to_string_lossy().into_owned(),
-            None => config.architecture.to_string(),
+            None => config.split_family().family().to_string(),
         };
-        let convention = if config.architecture == Family::Llama {
-            Convention::GgufInterleaved { heads: config.heads, kv_heads: config.kv_heads }
-        } else {
-            Convention::Gguf
+        let weights: Box<dyn WeightSource> = match &config {
+            ModelConfig::Llama(config) if config.architecture == Family::Llama => {
+                let convention =
+                    Convention::GgufInterleaved { heads: config.heads, kv_heads: config.kv_heads };
+                Box::new(Canonical::new(Box::new(file), convention))
+            }
+            ModelConfig::Llama(_) => Box::new(Canonical::new(Box::new(file), Convention::Gguf)),
+            ModelConfig::Gpt2(_) => Box::new(FromGguf::gpt2(Box::new(file))),
+            ModelConfig::Bert(_) => Box::new(FromGguf::bert(Box::new(file))),
         };
-        let weights = Box::new(Canonical::new(Box::new(file), convention));
-        Ok(Self { name, config: ModelConfig::Llama(config), weights, tokenizer, chat_template })
+        Ok(Self { name, config, weights, tokenizer, chat_template })
     }
 
     /// The chat template, parsed.

@@ -15,7 +15,7 @@ use crate::llama::Llama;
 use crate::model::CausalModel;
 use crate::source::parse_template;
 use crate::tokenizer::{SpecialTokens, Tokenizer, read_limited};
-use crate::weights::safetensors::{Dtype, SafetensorsFile};
+use crate::weights::safetensors::{Dtype, SafetensorsFile, write_file};
 use crate::weights::{MemorySource, WeightSource};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -139,8 +139,8 @@ impl ClientPart {
             let tensor = stored(&self.local.get(&name)?)?;
             Ok((name, tensor))
         });
-        write_tensors(&directory.join(LOCAL), local.collect::<Result<Vec<_>>>()?)?;
-        write_tensors(&directory.join(SCALES), self.scale_tensors()?)?;
+        write_file(&directory.join(LOCAL), local.collect::<Result<Vec<_>>>()?)?;
+        write_file(&directory.join(SCALES), self.scale_tensors()?)?;
         names
             .into_iter()
             .map(|name| Ok((name.to_owned(), FileHash::of_file(&directory.join(name))?)))
@@ -293,9 +293,4 @@ fn stored(tensor: &Tensor) -> Result<Tensor> {
     let back = short.to_dtype(DType::F32)?;
     let differences = back.ne(tensor)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
     Ok(if differences == 0 { short } else { tensor.clone() })
-}
-
-fn write_tensors(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<()> {
-    safetensors::serialize_to_file(tensors, None, path)
-        .map_err(|source| Error::io(path, std::io::Error::other(source)))
 }

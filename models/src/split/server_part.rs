@@ -7,7 +7,7 @@ use super::manifest::{
 use super::plan::{PlanMatrix, SplitPlan};
 use crate::linear::quantize::{MAX_WEIGHT, QuantizedRound};
 use crate::weights::WeightSource;
-use crate::weights::safetensors::{Dtype, SafetensorsFile};
+use crate::weights::safetensors::{Dtype, SafetensorsFile, write_file};
 use crate::{Error, Result};
 use safetensors::tensor::TensorView;
 use std::path::{Path, PathBuf};
@@ -137,8 +137,7 @@ pub(super) fn write_weights(
         })
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|source| Error::malformed(&path, "weights", source))?;
-    safetensors::serialize_to_file(views, None, &path)
-        .map_err(|source| Error::io(&path, std::io::Error::other(source)))?;
+    write_file(&path, views)?;
     Ok(path)
 }
 

@@ -28,8 +28,26 @@ impl GgufFile {
         let content =
             Content::read(&mut reader).map_err(|source| Error::malformed(&path, "header", source))?;
         let opened = Self { path, content };
+        if let Some(parts) = opened.uint("split.count")?.filter(|&parts| parts > 1) {
+            return Err(Error::malformed(
+                &opened.path,
+                "split.count",
+                format!("this is one of {parts} parts; join them first with llama-gguf-split --merge"),
+            ));
+        }
         opened.check_extents(length)?;
         Ok(opened)
+    }
+
+    /// Rows of the embedding.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn vocabulary_size(&self) -> Result<usize> {
+        const EMBEDDING: &str = "token_embd.weight";
+        self.shape(EMBEDDING)
+            .and_then(|shape| shape.first().copied())
+            .ok_or_else(|| Error::MissingTensor { name: EMBEDDING.to_owned() })
     }
 
     /// The file.
@@ -152,7 +170,9 @@ impl GgufFile {
                 return Err(Error::malformed(
                     &self.path,
                     name,
-                    format!("ends at byte {end} of a file of {length}: the file is truncated"),
+                    format!(
+                        "ends at byte {end} of a file of {length}: the file is truncated, fetch it again"
+                    ),
                 ));
             }
         }

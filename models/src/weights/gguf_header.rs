@@ -20,6 +20,9 @@ const MAX_NAME: u64 = 65_535;
 /// Bytes of a string value; the longest are chat templates and licences.
 const MAX_STRING: u64 = 16 << 20;
 
+/// Types of tensors that Candle reads, by their numbers in GGUF.
+const TENSOR_TYPES: [u32; 13] = [0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 30];
+
 /// Types of metadata values.
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
@@ -32,7 +35,9 @@ pub(super) fn check<R: Read + Seek>(reader: &mut R, length: u64, path: &Path) ->
     let mut walk = Walk { reader, length, path, at: 0, wide: true };
     walk.seek(0, "magic")?;
     if walk.bytes::<4>("magic")? != MAGIC {
-        return Err(walk.wrong("magic", "this is not a GGUF file"));
+        return Err(
+            walk.wrong("magic", "this is not a GGUF file; a model of safetensors is opened by its directory")
+        );
     }
     let version = walk.u32("version")?;
     if !(1..=3).contains(&version) {
@@ -57,8 +62,18 @@ pub(super) fn check<R: Read + Seek>(reader: &mut R, length: u64, path: &Path) ->
             return Err(walk.wrong(&name, format!("expected at most 4 dimensions, got {dimensions}")));
         }
         let width = if walk.wide { 8 } else { 4 };
-        // The dimensions, the type and the offset.
-        walk.skip(&name, u64::from(dimensions) * width + 4 + 8)?;
+        walk.skip(&name, u64::from(dimensions) * width)?;
+        let kind = walk.u32(&name)?;
+        if !TENSOR_TYPES.contains(&kind) {
+            return Err(walk.wrong(
+                &name,
+                format!(
+                    "has type {kind}, which is not supported; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K are"
+                ),
+            ));
+        }
+        // The offset.
+        walk.skip(&name, 8)?;
     }
     walk.seek(0, "magic")
 }
@@ -79,7 +94,10 @@ impl<R: Read + Seek> Walk<'_, R> {
 
     fn cut_off(&self, field: &str, needed: u64) -> Error {
         let left = self.length.saturating_sub(self.at);
-        self.wrong(field, format!("needs {needed} bytes where the file has {left} left: it is truncated"))
+        self.wrong(
+            field,
+            format!("needs {needed} bytes where the file has {left} left: it is truncated, fetch it again"),
+        )
     }
 
     fn seek(&mut self, at: u64, field: &str) -> Result<()> {

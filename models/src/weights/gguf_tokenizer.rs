@@ -1,7 +1,7 @@
 //! The tokenizer of a GGUF file, rebuilt from its metadata.
 
 use super::gguf::{GgufFile, as_uint};
-use crate::tokenizer::{SpecialTokens, Tokenizer, tokenizer_error};
+use crate::tokenizer::{SpecialTokens, Tokenizer, in_order, tokenizer_error};
 use crate::{Error, Result};
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashMap;
@@ -19,6 +19,9 @@ const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N
 /// As [`QWEN2`], with up to three digits together.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// The names under which files have Llama 3's pre-tokenizer.
+const LLAMA3_NAMES: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
+
 /// Values of `tokenizer.ggml.token_type`.
 const UNKNOWN: usize = 2;
 const CONTROL: usize = 3;
@@ -28,14 +31,17 @@ const USER_DEFINED: usize = 4;
 const SPACE: &str = "\u{2581}";
 
 impl GgufFile {
-    /// Rebuilds the tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers of GPT-2, SmolLM, Llama 3 and Qwen2)
-    /// or SentencePiece BPE (`llama`).
+    /// Rebuilds the tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers of GPT-2, SmolLM, Llama 3 and Qwen2),
+    /// SentencePiece BPE (`llama`) or WordPiece (`bert`).
     ///
     /// # Errors
     /// If the file has no tokenizer, or one of another kind.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let kind = self.string("tokenizer.ggml.model")?.ok_or_else(|| Error::Tokenizer {
-            reason: format!("{}: the file has no tokenizer (tokenizer.ggml.model)", self.path().display()),
+            reason: format!(
+                "{}: the file has no tokenizer (tokenizer.ggml.model); take one that was converted with it",
+                self.path().display()
+            ),
         })?;
         let tokens = self.require(
             "tokenizer.ggml.tokens",
@@ -47,9 +53,10 @@ impl GgufFile {
         let mut inner = match kind {
             "gpt2" => self.byte_level(&tokens)?,
             "llama" => self.sentence_piece(&tokens)?,
+            "bert" => self.word_piece(&tokens)?,
             other => {
                 return Err(Error::Tokenizer {
-                    reason: format!("{other:?} is not supported, supported are \"gpt2\" and \"llama\""),
+                    reason: format!("{other:?} is not supported, supported are gpt2, llama and bert"),
                 });
             }
         };
@@ -74,7 +81,7 @@ impl GgufFile {
                 let steps = vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()];
                 (PreTokenizers::new(steps).into(), false)
             }
-            "llama-bpe" | "llama3" | "llama-v3" => (split_then_bytes(LLAMA3)?, true),
+            pre if LLAMA3_NAMES.contains(&pre) => (split_then_bytes(LLAMA3)?, true),
             "smaug-bpe" => (split_then_bytes(LLAMA3)?, false),
             "qwen2" | "deepseek-r1-qwen" => (split_then_bytes(QWEN2)?, false),
             other => {
@@ -146,6 +153,40 @@ impl GgufFile {
         Ok(tokenizer)
     }
 
+    /// WordPiece: GGUF marks the pieces that begin a word, WordPiece those that go on. Whether text is lower-cased first
+    /// is not stored; a vocabulary without a capital letter says that it is.
+    fn word_piece(&self, tokens: &[&str]) -> Result<tokenizers::Tokenizer> {
+        use tokenizers::decoders::wordpiece::WordPiece as Decoder;
+        use tokenizers::models::wordpiece::WordPiece;
+        use tokenizers::normalizers::bert::BertNormalizer;
+        use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+
+        let is_special = |token: &str| token.starts_with('[') && token.ends_with(']');
+        let piece = |token: &str| match token.strip_prefix(SPACE) {
+            Some(word) => word.to_owned(),
+            None if is_special(token) => token.to_owned(),
+            None => format!("##{token}"),
+        };
+        let vocabulary: tokenizers::models::bpe::Vocab =
+            tokens.iter().enumerate().map(|(id, token)| (piece(token), id as u32)).collect();
+        let unknown = match self.uint("tokenizer.ggml.unknown_token_id")?.and_then(|id| tokens.get(id)) {
+            Some(token) => piece(token),
+            None => "[UNK]".to_owned(),
+        };
+        let has_capitals = |token: &&str| {
+            !is_special(token.trim_start_matches(SPACE)) && token.contains(|c: char| c.is_ascii_uppercase())
+        };
+        let lowercase = !tokens.iter().any(has_capitals);
+        let model =
+            WordPiece::builder().vocab(vocabulary).unk_token(unknown).build().map_err(tokenizer_error)?;
+        let mut tokenizer = tokenizers::Tokenizer::new(model);
+        let normalizer = BertNormalizer::new(true, true, None, lowercase);
+        tokenizer.with_normalizer(Some(normalizer)).map_err(tokenizer_error)?;
+        tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+        tokenizer.with_decoder(Some(Decoder::default()));
+        Ok(tokenizer)
+    }
+
     /// Marks control and user-defined tokens, so that they are never split, and control tokens are left out on decoding.
     fn add_special(&self, tokenizer: &mut tokenizers::Tokenizer, tokens: &[&str]) -> Result<()> {
         let types = self.array("tokenizer.ggml.token_type", as_uint)?.unwrap_or_default();
@@ -175,10 +216,11 @@ impl GgufFile {
         for name in ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"] {
             eos.extend(tokens.iter().position(|token| *token == name).and_then(|i| u32::try_from(i).ok()));
         }
-        eos.sort_unstable();
-        eos.dedup();
-        let add_bos = self.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(kind == "llama");
-        Ok(SpecialTokens { bos: id("bos_token_id")?, eos, add_bos })
+        // As llama.cpp has it: SentencePiece and Llama 3 begin a text with it unless the file says otherwise.
+        let pre = self.string("tokenizer.ggml.pre")?;
+        let by_default = kind == "llama" || pre.is_some_and(|pre| LLAMA3_NAMES.contains(&pre));
+        let add_bos = self.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(by_default);
+        Ok(SpecialTokens { bos: id("bos_token_id")?, eos: in_order(eos), add_bos })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod safetensors;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Named tensors of one model.
 pub trait WeightSource: Send + Sync {
@@ -78,4 +79,18 @@ impl WeightSource for MemorySource {
         let tensor = self.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
         Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
     }
+}
+
+/// Files of a directory with this extension, sorted.
+pub(crate) fn with_extension(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let io = |source| Error::io(directory, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|got| got == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }

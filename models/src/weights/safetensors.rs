@@ -2,9 +2,10 @@
 
 use crate::limits::{MAX_HEADER_BYTES, MAX_JSON_BYTES};
 use crate::tokenizer::read_limited;
-use crate::weights::WeightSource;
+use crate::weights::{WeightSource, with_extension};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -116,7 +117,32 @@ impl WeightSource for SafetensorsFile {
     }
 }
 
-/// The safetensors of a model directory: `model.safetensors`, or the files of `model.safetensors.index.json`.
+/// Writes tensors to a file, which appears whole or not at all, readable by whom its directory is readable by.
+///
+/// # Errors
+/// If it cannot be written; a full disk stays recognizable as one.
+pub(crate) fn write_file<S, V>(path: &Path, tensors: impl IntoIterator<Item = (S, V)>) -> Result<()>
+where
+    S: AsRef<str> + Ord + std::fmt::Display,
+    V: safetensors::View,
+{
+    safetensors::serialize_to_file(tensors, None, path).map_err(|source| match source {
+        SafeTensorError::IoError(source) => Error::io(path, source),
+        other => Error::io(path, std::io::Error::other(other)),
+    })?;
+    // The library writes through a temporary file that only its owner may read.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let io = |source| Error::io(path, source);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mode = std::fs::metadata(directory.unwrap_or(Path::new("."))).map_err(io)?.permissions().mode();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o666)).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// The safetensors of a model directory: the files of `model.safetensors.index.json`, or the only file.
 pub struct SafetensorsDirectory {
     files: Vec<SafetensorsFile>,
     /// Tensor name to index in `files`.
@@ -130,12 +156,12 @@ impl SafetensorsDirectory {
     /// If there are none, the index is damaged or names files outside the directory, or a file is damaged.
     pub fn open(directory: &Path) -> Result<Self> {
         let index = directory.join("model.safetensors.index.json");
-        let names =
-            if index.is_file() { indexed_files(&index)? } else { vec!["model.safetensors".to_owned()] };
-        let files = names
-            .iter()
-            .map(|name| SafetensorsFile::open(directory.join(name)))
-            .collect::<Result<Vec<_>>>()?;
+        let paths = if index.is_file() {
+            indexed_files(&index)?.iter().map(|name| directory.join(name)).collect()
+        } else {
+            vec![only_file(directory)?]
+        };
+        let files = paths.iter().map(SafetensorsFile::open).collect::<Result<Vec<_>>>()?;
         let index = files
             .iter()
             .enumerate()
@@ -160,6 +186,22 @@ impl WeightSource for SafetensorsDirectory {
 
     fn get(&self, name: &str) -> Result<Tensor> {
         self.file(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?.get(name)
+    }
+}
+
+/// `model.safetensors`, or the one file that a directory without an index has.
+fn only_file(directory: &Path) -> Result<PathBuf> {
+    let usual = directory.join("model.safetensors");
+    if usual.is_file() {
+        return Ok(usual);
+    }
+    match with_extension(directory, "safetensors")?.as_slice() {
+        [file] => Ok(file.clone()),
+        files => Err(Error::malformed(
+            directory,
+            "weights",
+            format!("found {} .safetensors files and no model.safetensors.index.json", files.len()),
+        )),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Llama-family tensors under GGUF's names, whatever the file.
 
+use super::Names;
 use crate::weights::WeightSource;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -26,45 +27,32 @@ pub struct Canonical {
     convention: Convention,
 }
 
-/// GGUF and transformers names inside a block.
-const BLOCK: [(&str, &str); 11] = [
-    ("attn_norm", "input_layernorm"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("attn_q_norm", "self_attn.q_norm"),
-    ("attn_k_norm", "self_attn.k_norm"),
-    ("ffn_norm", "post_attention_layernorm"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
-
-/// GGUF and transformers names outside the blocks.
-const OUTER: [(&str, &str); 3] =
-    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+const NAMES: Names = Names {
+    blocks: "model.layers.",
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+    outer: &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")],
+};
 
 /// The transformers name of a GGUF name.
 pub fn to_hugging_face(name: &str) -> Option<String> {
-    let (stem, suffix) = name.rsplit_once('.')?;
-    if let Some((block, part)) = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-        let (_, theirs) = BLOCK.iter().find(|(ours, _)| *ours == part)?;
-        return Some(format!("model.layers.{block}.{theirs}.{suffix}"));
-    }
-    let (_, theirs) = OUTER.iter().find(|(ours, _)| *ours == stem)?;
-    Some(format!("{theirs}.{suffix}"))
+    NAMES.to_hugging_face(name)
 }
 
 /// The GGUF name of a transformers name.
 pub fn from_hugging_face(name: &str) -> Option<String> {
-    let (stem, suffix) = name.rsplit_once('.')?;
-    if let Some((block, part)) = stem.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-        let (ours, _) = BLOCK.iter().find(|(_, theirs)| *theirs == part)?;
-        return Some(format!("blk.{block}.{ours}.{suffix}"));
-    }
-    let (ours, _) = OUTER.iter().find(|(_, theirs)| *theirs == stem)?;
-    Some(format!("{ours}.{suffix}"))
+    NAMES.to_gguf(name)
 }
 
 impl Canonical {
