@@ -3,9 +3,13 @@
 //! The targets include this file; on the stable toolchain the property tests drive the same functions.
 #![allow(dead_code, reason = "each target uses its part")]
 
+use models::chat_template::{ChatTemplate, Message};
+use models::config::ModelConfig;
 use models::source::ModelSource;
 use models::split::ServerPart;
 use models::split::manifest::ServerManifest;
+use models::split::plan::PlanKind;
+use models::tokenizer::{SpecialTokens, Tokenizer};
 use models::weights::WeightSource;
 use models::weights::gguf::GgufFile;
 use models::weights::onnx::OnnxFile;
@@ -62,5 +66,44 @@ pub(crate) fn manifest(bytes: &[u8]) -> bool {
     for round in &manifest.plan.rounds {
         assert!(round.matrices.iter().all(|matrix| matrix.columns.end <= round.d_in));
     }
+    true
+}
+
+/// A `config.json`; whether a family took it. The plans of one that was taken can be computed or are refused.
+pub(crate) fn config(bytes: &[u8]) -> bool {
+    let configs = [
+        models::llama::Config::from_json(bytes).map(ModelConfig::Llama),
+        models::gpt2::Config::from_json(bytes).map(ModelConfig::Gpt2),
+        models::bert::Config::from_json(bytes).map(ModelConfig::Bert),
+    ];
+    let taken: Vec<_> = configs.into_iter().flatten().collect();
+    for config in &taken {
+        for kind in [PlanKind::Plain, PlanKind::Fused] {
+            let plan = config.split_family().plan(kind).expect("a plan of a configuration that was taken");
+            if plan.validate().is_err() {
+                continue;
+            }
+            assert!(plan.rounds.iter().all(|round| round.d_in <= models::limits::MAX_WIDTH));
+        }
+    }
+    !taken.is_empty()
+}
+
+/// A chat template; whether it gave a text.
+pub(crate) fn template(source: &str) -> bool {
+    let messages = [Message::new("system", "s"), Message::new("user", "u"), Message::new("assistant", "a")];
+    ChatTemplate::new(source, "<s>", "</s>").is_ok_and(|template| template.render(&messages, true).is_ok())
+}
+
+/// A `tokenizer.json`; whether it was taken. One that was turns text into ids and ids into text, or says that it cannot.
+pub(crate) fn tokenizer(bytes: &[u8]) -> bool {
+    let Ok(tokenizer) = Tokenizer::from_json(bytes, SpecialTokens::default()) else { return false };
+    for text in ["", "w1 w2", "<a> ab b\u{e9}\u{1f980}\n 12"] {
+        if let Ok(ids) = tokenizer.encode(text) {
+            tokenizer.decode(&ids).ok();
+        }
+    }
+    tokenizer.decode(&[0, 5, u32::MAX]).ok();
+    tokenizer.to_json().ok();
     true
 }
