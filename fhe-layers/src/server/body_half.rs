@@ -7,7 +7,14 @@ use crate::ciphertext::{Body, Reply};
 use crate::error::{Error, Result};
 use crate::kernels::planes::{BODY_PLANES, Planes, gemm_parallel};
 use crate::params::{BODY_BITS, REPLY_BITS};
+use rayon::prelude::*;
 use std::ops::Range;
+
+/// From this many tokens on, replies are put together on all cores.
+const PARALLEL_TOKENS: usize = 16;
+
+/// Rows that are taken apart together: at 64 tokens 16 KB, which the first-level cache holds while the tokens pass.
+const TILE_ROWS: usize = 32;
 
 /// Replies to `bodies` (one per token) for `round`: rows of all its matrices, one after the other; on the current rayon
 /// pool.
@@ -18,12 +25,25 @@ pub fn body_half(weights: &ServerWeights, round: usize, bodies: &[Body]) -> Resu
     let rows = weights.round(round)?.rows();
     let words: Vec<&[u64]> = bodies.iter().map(Body::words).collect();
     let mut replies: Vec<Vec<u32>> = bodies.iter().map(|_| Vec::with_capacity(rows)).collect();
-    products(weights, round, &words, BODY_PLANES, |sums| {
-        for (reply, token) in replies.iter_mut().zip(0..) {
-            reply.extend(sums.iter().skip(token).step_by(bodies.len()).map(|&sum| rounded(sum)));
-        }
-    })?;
+    products(weights, round, &words, BODY_PLANES, |sums| append(sums, &mut replies))?;
     Ok(replies.into_iter().map(Reply::from_words).collect())
+}
+
+/// Appends `sums`, `[rows, tokens]`, rounded, to the `tokens` replies; many of them on the current rayon pool.
+fn append(sums: &[i64], replies: &mut [Vec<u32>]) {
+    let tokens = replies.len();
+    let each = |first: usize, replies: &mut [Vec<u32>]| {
+        for rows in sums.chunks(TILE_ROWS * tokens) {
+            for (token, reply) in (first..).zip(&mut *replies) {
+                reply.extend(rows.chunks_exact(tokens).map(|row| rounded(row[token])));
+            }
+        }
+    };
+    if tokens < PARALLEL_TOKENS {
+        return each(0, replies);
+    }
+    let part = tokens.div_ceil(rayon::current_num_threads());
+    replies.par_chunks_mut(part).enumerate().for_each(|(index, replies)| each(index * part, replies));
 }
 
 /// `W v` for every matrix of `round`: `each` gets its sums, `[rows, tokens]`, exact modulo `2^(8 planes)`.
@@ -70,10 +90,21 @@ fn rounded(sum: i64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::rounded;
+    use super::{append, rounded};
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn every_token_gets_its_column(tokens in 1usize..40, rows in 1usize..100) {
+            let sums: Vec<i64> = (0..rows * tokens).map(|index| (index as i64) << 8).collect();
+            let mut replies = vec![vec![7]; tokens];
+            append(&sums, &mut replies);
+            for (token, reply) in replies.iter().enumerate() {
+                let column = (0..rows).map(|row| (row * tokens + token) as u32);
+                prop_assert_eq!(reply, &std::iter::once(7).chain(column).collect::<Vec<_>>());
+            }
+        }
+
         #[test]
         fn replies_round_to_nearest(sum: i64) {
             let exact = (i128::from(sum) + 128).div_euclid(256).rem_euclid(1 << 32);

@@ -5,6 +5,7 @@ use crate::ciphertext::{Body, Reply};
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, PackedWeights};
 use crate::layout::{Layout, RoundSpec};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// One matrix as it comes from a file.
@@ -41,7 +42,7 @@ pub struct ServerWeights {
 }
 
 impl ServerWeights {
-    /// Packs `rounds`, which must have the shapes of `layout`.
+    /// Packs `rounds`, which must have the shapes of `layout`, on the current rayon pool.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for another shape, [`Error::WeightOutOfRange`] for -128.
@@ -55,7 +56,7 @@ impl ServerWeights {
     /// As [`ServerWeights::new`].
     pub fn with_isa(layout: &Layout, rounds: &[RawRound<'_>], isa: Isa) -> Result<Self> {
         Error::check("rounds", layout.rounds().len(), rounds.len())?;
-        let packed = layout.rounds().iter().zip(rounds).enumerate();
+        let packed = layout.rounds().par_iter().zip(rounds).enumerate();
         let rounds =
             packed.map(|(index, (spec, raw))| pack_round(index, spec, raw)).collect::<Result<_>>()?;
         Ok(Self { rounds, isa: isa.require()? })

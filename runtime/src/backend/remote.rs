@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use candle_core::Tensor;
+use fhe_layers::ciphertext::BODY_WORD_BYTES;
 use fhe_layers::{NoiseRng, PendingReply, Reply, Slot};
 use models::linear::LinearBackend;
 use models::linear::dense::check_input;
@@ -228,40 +229,30 @@ fn encrypt(
     x: &[f32],
     rng: &mut NoiseRng,
 ) -> Result<(Bytes, Vec<PendingReply>)> {
-    let one = |slot: &mut Slot, x: &[f32], rng: &mut NoiseRng| {
+    let each = |slots: &mut [Slot], x: &[f32], rng: &mut NoiseRng| {
+        let mut frame = Vec::with_capacity(slots.len() * spec.d_in * BODY_WORD_BYTES);
+        let mut pending = Vec::with_capacity(slots.len());
         let mut scaled = vec![0.0; spec.d_in];
-        scales.scale_columns(x, &mut scaled);
-        slot.encrypt(round, &scaled, scales.max_row_norm, rng)
+        for (slot, x) in slots.iter_mut().zip(x.chunks_exact(spec.d_in)) {
+            scales.scale_columns(x, &mut scaled);
+            let (body, reply) = slot.encrypt(round, &scaled, scales.max_row_norm, rng)?;
+            body.write(&mut frame);
+            pending.push(reply);
+        }
+        Ok::<_, fhe_layers::Error>((frame, pending))
     };
-    let encrypted: Vec<_> = if slots.len() < PARALLEL_TOKENS {
-        slots
-            .iter_mut()
-            .zip(x.chunks_exact(spec.d_in))
-            .map(|(slot, x)| one(slot, x, rng))
-            .collect::<std::result::Result<_, _>>()?
-    } else {
-        let chunk = slots.len().div_ceil(rayon::current_num_threads());
-        let parts: Vec<Vec<_>> = slots
-            .par_chunks_mut(chunk)
-            .zip(x.par_chunks(chunk * spec.d_in))
-            .map(|(slots, x)| {
-                let mut rng = NoiseRng::from_os()?;
-                slots
-                    .iter_mut()
-                    .zip(x.chunks_exact(spec.d_in))
-                    .map(|(slot, x)| one(slot, x, &mut rng))
-                    .collect::<std::result::Result<Vec<_>, _>>()
-            })
-            .collect::<std::result::Result<_, _>>()?;
-        parts.into_iter().flatten().collect()
-    };
-    let mut frame = Vec::with_capacity(slots.len() * spec.d_in * 5);
-    let mut pending = Vec::with_capacity(slots.len());
-    for (body, reply) in encrypted {
-        body.write(&mut frame);
-        pending.push(reply);
+    if slots.len() < PARALLEL_TOKENS {
+        let (frame, pending) = each(slots, x, rng)?;
+        return Ok((Bytes::from(frame), pending));
     }
-    Ok((Bytes::from(frame), pending))
+    let chunk = slots.len().div_ceil(rayon::current_num_threads());
+    let parts: Vec<_> = slots
+        .par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk * spec.d_in))
+        .map(|(slots, x)| each(slots, x, &mut NoiseRng::from_os()?))
+        .collect::<std::result::Result<_, _>>()?;
+    let (frames, pending): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    Ok((Bytes::from(frames.concat()), pending.into_iter().flatten().collect()))
 }
 
 /// What decoded values are checked with: the vectors and the inputs of the frame, `[tokens, d_in]`.

@@ -10,15 +10,16 @@ use fhe_layers::{
     Body, EvaluationKeys, ExpandedKeys, Instance, MaskBlock, MaskJob, PrepareOptions, PreparedModel,
     ServerWeights, TableForm, body_half,
 };
+use rayon::prelude::*;
 
 use super::config::{Form, ServerConfig};
-use super::listen::pool;
+use super::listen::{BACKGROUND_NICE, pool};
 use super::memory::available_bytes;
 use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
 
-/// The thread that saves and expands tables behind the first requests is this much nicer than others.
-const IMPROVE_NICE: i32 = 19;
+/// From this many tokens on, bodies are read on all cores.
+const PARALLEL_TOKENS: usize = 16;
 
 /// The int8 weights of a model: all that a body replica needs.
 pub(crate) struct Weights {
@@ -40,7 +41,7 @@ impl Weights {
         rounds.get(round).map_or(0, |spec| spec.d_in * fhe_layers::ciphertext::BODY_WORD_BYTES)
     }
 
-    /// Replies to `tokens` bodies of `round`, serialized one after another.
+    /// Replies to `tokens` bodies of `round`, serialized one after another; on the current rayon pool.
     pub(crate) fn bodies(&self, round: usize, tokens: usize, bodies: &[u8]) -> Result<Bytes> {
         let spec = self.instance.layout().round(round)?;
         let size = self.body_bytes(round);
@@ -51,8 +52,12 @@ impl Weights {
                 got: format!("{} bytes", bodies.len()),
             });
         }
-        let bodies = bodies.chunks_exact(size).map(|bytes| Body::from_bytes(spec.d_in, bytes));
-        let bodies = bodies.collect::<fhe_layers::Result<Vec<_>>>();
+        let read = |bytes: &[u8]| Body::from_bytes(spec.d_in, bytes);
+        let bodies: fhe_layers::Result<Vec<Body>> = if tokens < PARALLEL_TOKENS {
+            bodies.chunks_exact(size).map(read).collect()
+        } else {
+            bodies.par_chunks_exact(size).map(read).collect()
+        };
         let bodies = bodies.map_err(|error| from_peer("bodies", &error))?;
         let mut out = Vec::with_capacity(tokens * spec.rows() * fhe_layers::ciphertext::REPLY_WORD_BYTES);
         for reply in body_half(&self.packed, round, &bodies)? {
@@ -120,7 +125,7 @@ impl Tables {
         keep_on: Arc<dyn Fn() -> bool + Send + Sync>,
     ) -> Result<JoinHandle<()>> {
         let (tables, form) = (Arc::clone(&self.tables), self.form);
-        let background = pool(1, "sotto-improve", Some(IMPROVE_NICE))?;
+        let background = pool(1, "sotto-improve", Some(BACKGROUND_NICE))?;
         let improve = move || {
             if let Some(server_dir) = save_to
                 && let Err(error) = background.install(|| split_store::save_tables(&server_dir, &tables))

@@ -28,7 +28,7 @@ use crate::protocol::wire::catalogue_server::CatalogueServer;
 use crate::protocol::wire::mask_jobs_server::MaskJobsServer;
 
 /// Lowest priority a thread can have: mask jobs only take what nobody else wants.
-const BACKGROUND_NICE: i32 = 19;
+pub(crate) const BACKGROUND_NICE: i32 = 19;
 
 /// Connections handed over but not yet taken by their worker.
 const HANDOVER: usize = 64;

@@ -27,6 +27,9 @@ pub const BODY_PLANES: usize = 5;
 /// A thread takes at least this many bytes of weights: below, handing out work costs more than it gains.
 const MIN_TASK_BYTES: usize = 1024 * 1024;
 
+/// From this many vectors on, planes are cut on all cores.
+const PARALLEL_TOKENS: usize = 16;
+
 /// Rows of a task are a multiple of this, so that no kernel's tile is cut short but the last.
 const TASK_ROWS: usize = 32;
 
@@ -67,15 +70,19 @@ impl Planes {
         all
     }
 
-    /// The planes of several vectors of one length.
+    /// The planes of several vectors of one length; of many on the current rayon pool.
     ///
     /// # Panics
     /// As [`Planes::zeroed`], if there is no vector, or if their lengths differ.
-    pub fn from_tokens<W: AsRef<[u64]>>(tokens: &[W], planes: usize) -> Self {
+    pub fn from_tokens<W: AsRef<[u64]> + Sync>(tokens: &[W], planes: usize) -> Self {
         let cols = tokens.first().map_or(0, |words| words.as_ref().len());
         let mut all = Self::zeroed(cols, planes, tokens.len());
-        for (token, words) in tokens.iter().enumerate() {
-            all.set_token(token, words.as_ref());
+        let size = planes * all.stride;
+        let fill = |(data, words): (&mut [u8], &W)| fill_planes(data, planes, cols, words.as_ref());
+        if tokens.len() < PARALLEL_TOKENS {
+            all.data.chunks_exact_mut(size).zip(tokens).for_each(fill);
+        } else {
+            all.data.par_chunks_exact_mut(size).zip(tokens).for_each(fill);
         }
         all
     }
@@ -86,16 +93,8 @@ impl Planes {
     /// If `token` is out of range or `words.len() != cols`.
     pub fn set_token(&mut self, token: usize, words: &[u64]) {
         assert!(token < self.tokens, "token: expected below {}, got {token}", self.tokens);
-        assert_eq!(words.len(), self.cols, "words of a token");
         let size = self.planes * self.stride;
-        let groups = self.data[token * size..(token + 1) * size].chunks_exact_mut(self.planes * LINE_BYTES);
-        for (group, words) in groups.zip(words.chunks(LINE_BYTES)) {
-            for (p, line) in group.chunks_exact_mut(LINE_BYTES).enumerate() {
-                for (byte, word) in line.iter_mut().zip(words) {
-                    *byte = (word >> (8 * p)) as u8;
-                }
-            }
-        }
+        fill_planes(&mut self.data[token * size..(token + 1) * size], self.planes, self.cols, words);
     }
 
     /// Length of a vector, without padding.
@@ -117,6 +116,21 @@ impl Planes {
     fn token(&self, token: usize) -> &[u8] {
         let size = self.planes * self.stride;
         &self.data[token * size..(token + 1) * size]
+    }
+}
+
+/// Overwrites the planes of one vector, `[stride / 64, planes, 64]`.
+///
+/// # Panics
+/// If `words.len() != cols`.
+fn fill_planes(data: &mut [u8], planes: usize, cols: usize, words: &[u64]) {
+    assert_eq!(words.len(), cols, "words of a token");
+    for (group, words) in data.chunks_exact_mut(planes * LINE_BYTES).zip(words.chunks(LINE_BYTES)) {
+        for (p, line) in group.chunks_exact_mut(LINE_BYTES).enumerate() {
+            for (byte, word) in line.iter_mut().zip(words) {
+                *byte = (word >> (8 * p)) as u8;
+            }
+        }
     }
 }
 
