@@ -1,10 +1,15 @@
 //! The cache directory: where models, splits and tables of this user live.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::FetchError;
+
+/// A staging directory that nothing was added to for this long belongs to a process that was killed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The cache directory and the layout under it.
 #[derive(Clone, Debug)]
@@ -60,15 +65,19 @@ impl Cache {
         self.root.join("known_models.json")
     }
 
-    /// A fresh staging directory on the same file system as the rest of the cache.
+    /// A fresh staging directory on the same file system as the rest of the cache. What a killed process left behind
+    /// long ago is removed.
     ///
     /// # Errors
     ///
     /// [`FetchError::Io`].
     pub fn stage(&self, purpose: &str) -> Result<Stage, FetchError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let parent = self.root.join("staging");
         fs::create_dir_all(&parent).map_err(FetchError::io(&parent))?;
-        let path = parent.join(format!("{purpose}.{}", std::process::id()));
+        remove_abandoned(&parent, SystemTime::now());
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{purpose}.{}.{count}", std::process::id()));
         if path.exists() {
             fs::remove_dir_all(&path).map_err(FetchError::io(&path))?;
         }
@@ -103,6 +112,18 @@ impl Cache {
             fs::remove_dir_all(to).map_err(FetchError::io(to))?;
         }
         fs::rename(from, to).map_err(FetchError::io(to))
+    }
+}
+
+/// Removes the entries of `staging` that nothing was added to for [`ABANDONED_AFTER`].
+fn remove_abandoned(staging: &Path, now: SystemTime) {
+    let Ok(entries) = fs::read_dir(staging) else { return };
+    for entry in entries.flatten() {
+        let age = entry.metadata().and_then(|meta| meta.modified()).map(|time| now.duration_since(time));
+        if age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED_AFTER)) {
+            // Another process may be faster.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -147,7 +168,7 @@ pub fn directory_bytes(path: &Path) -> u64 {
         .sum()
 }
 
-/// Writes `bytes` to `path` through a temporary file and a rename.
+/// Writes `bytes` to `path`, for this user's eyes only (mode 0600), through a temporary file and a rename.
 ///
 /// # Errors
 ///
@@ -159,7 +180,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = File::create(&temporary).and_then(|mut file| {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
@@ -191,6 +216,21 @@ mod tests {
     }
 
     #[test]
+    fn stages_of_one_purpose_do_not_meet_and_forgotten_ones_go() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path());
+        let first = cache.stage("x").unwrap();
+        fs::write(first.path().join("file"), b"1234").unwrap();
+        let second = cache.stage("x").unwrap();
+        assert!(first.path().join("file").is_file() && first.path() != second.path());
+        let staging = root.path().join("staging");
+        remove_abandoned(&staging, SystemTime::now());
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 2);
+        remove_abandoned(&staging, SystemTime::now() + 2 * ABANDONED_AFTER);
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    }
+
+    #[test]
     fn atomic_write_replaces() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("deep/file");
@@ -198,5 +238,10 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 }
