@@ -29,6 +29,9 @@ pub const MAX_CREDENTIAL_BYTES: usize = 96;
 /// Mask workers or body replicas that a server may name; each is a machine of its own or nearly so.
 pub const MAX_ADDRESSES: usize = 256;
 
+/// Bytes of a name of a model, plan or family that a client takes from a server: a hub id with a file name is below it.
+pub const MAX_NAME_BYTES: usize = 256;
+
 /// Bytes of the agent text.
 pub const MAX_AGENT_BYTES: usize = 64;
 
@@ -102,6 +105,11 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Life of a lease. A revoked credential stops working on separate replicas after this.
 pub const LEASE_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// A lease that no stream or job holds, and that nobody came with for this long, is ended where its use is seen: a client
+/// that is still there reconnects within seconds and opens another if need be, and one that crashed does not keep its
+/// credential waiting for [`LEASE_LIFETIME`].
+pub const LEASE_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Difference between the clocks of catalogue and replica that a lease survives.
 pub const LEASE_CLOCK_LEEWAY: Duration = Duration::from_secs(60);

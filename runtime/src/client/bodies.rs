@@ -4,7 +4,9 @@
 //! then wakes no other thread of the client. After a broken connection the link opens a new stream
 //! and sends the *same bytes* again; it never sees a slot and could not encrypt anything anew.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +35,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A reply that takes longer than this counts as a lost connection.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a wait for the server looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Longest wait for a server to take back what a lease did not use.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Body tokens asked for per lease. Small enough that a crash costs little, large enough that
 /// leases are rare.
 const LEASE_TOKENS: u64 = 1024;
@@ -47,6 +55,8 @@ pub(crate) struct BodyLink {
     pass_tokens: u64,
     seq: u64,
     accounting: Arc<Accounting>,
+    /// Ends a wait when raised.
+    cancelled: Arc<AtomicBool>,
 }
 
 struct Lease {
@@ -63,13 +73,18 @@ struct OpenStream {
 }
 
 impl BodyLink {
-    /// A link to `target`; connects on first use.
-    pub(crate) fn new(target: Arc<Target>, accounting: Arc<Accounting>) -> Result<Self> {
+    /// A link to `target`; connects on first use. Raising `cancelled` ends whatever it waits for.
+    pub(crate) fn new(
+        target: Arc<Target>,
+        accounting: Arc<Accounting>,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|source| Error::Io { context: "starting the network runtime".to_owned(), source })?;
-        Ok(Self { runtime, target, stream: None, lease: None, pass_tokens: 0, seq: 0, accounting })
+        let (stream, lease) = (None, None);
+        Ok(Self { runtime, target, stream, lease, pass_tokens: 0, seq: 0, accounting, cancelled })
     }
 
     /// Digest of the model that is served.
@@ -103,8 +118,8 @@ impl BodyLink {
     ///
     /// # Errors
     ///
-    /// [`Error::Transport`] or [`Error::Connect`] when the server stays away for too long, or its
-    /// refusal.
+    /// [`Error::Transport`] or [`Error::Connect`] when the server stays away for too long, its
+    /// refusal, or [`Error::Cancelled`].
     pub(crate) fn exchange(&mut self, round: u32, tokens: u32, bodies: Bytes) -> Result<Bytes> {
         let start = Instant::now();
         let reply = self.retry(|link| link.attempt(round, tokens, bodies.clone()))?;
@@ -126,7 +141,11 @@ impl BodyLink {
                 Err(error) => error,
             };
             let start = *first_failure.get_or_insert_with(Instant::now);
+            // With a reply outstanding, or broken: the next frame goes over another one.
             self.stream = None;
+            if self.cancelled.load(Ordering::SeqCst) {
+                return Err(Error::Cancelled);
+            }
             let curable = match &error {
                 Error::Lease(_) => {
                     self.lease = None;
@@ -175,7 +194,7 @@ impl BodyLink {
                 Err(status) => Err(refused(&status)),
             }
         };
-        let reply = self.runtime.block_on(in_time(answered))?;
+        let reply = self.runtime.block_on(in_time(&self.cancelled, answered))?;
         if reply.seq != self.seq {
             return Err(Error::Malformed {
                 field: "reply sequence number",
@@ -188,6 +207,7 @@ impl BodyLink {
 
     fn open_stream(&mut self) -> Result<()> {
         let target = Arc::clone(&self.target);
+        let cancelled = Arc::clone(&self.cancelled);
         self.stream = Some(self.runtime.block_on(async {
             let connection = Connection::open_bodies(&target).await?;
             let (frames, receiver) = mpsc::channel(1);
@@ -196,7 +216,7 @@ impl BodyLink {
                 let opened = bodies.stream(ReceiverStream::new(receiver)).await;
                 Ok(opened.map_err(|status| refused(&status))?.into_inner())
             };
-            let replies = in_time(opened).await?;
+            let replies = in_time(&cancelled, opened).await?;
             Ok::<_, Error>(OpenStream { connection, frames, replies, lease_sent: false })
         })?);
         Ok(())
@@ -205,10 +225,9 @@ impl BodyLink {
     fn renew_lease(&mut self) -> Result<()> {
         let wanted = self.pass_tokens.clamp(LEASE_TOKENS, MAX_LEASE_BODY_TOKENS);
         let previous = self.lease.take();
-        let target = Arc::clone(&self.target);
-        let existing = self.stream.as_ref().filter(|_| target.is_one_process()).map(|s| s.connection.clone());
+        let (target, catalogue) = (Arc::clone(&self.target), self.catalogue());
         let reply = self.runtime.block_on(async {
-            let connection = match existing {
+            let connection = match catalogue {
                 Some(connection) => connection,
                 None => Connection::open(&target).await?,
             };
@@ -218,6 +237,11 @@ impl BodyLink {
             }
             connection.open_lease(target.digest(), wanted, 0).await
         })?;
+        // Kept even if it is too small for this pass: it holds the rest of the budget, and a shorter pass may fit.
+        self.lease = Some(Lease { bytes: reply.lease, tokens_left: reply.body_tokens });
+        if let Some(stream) = &mut self.stream {
+            stream.lease_sent = false;
+        }
         if reply.body_tokens < self.pass_tokens {
             return Err(Error::Budget {
                 counter: "body tokens",
@@ -225,30 +249,49 @@ impl BodyLink {
                 left: reply.body_tokens,
             });
         }
-        self.lease = Some(Lease { bytes: reply.lease, tokens_left: reply.body_tokens });
-        if let Some(stream) = &mut self.stream {
-            stream.lease_sent = false;
-        }
         Ok(())
+    }
+
+    /// The stream's connection, if the catalogue is at its other end.
+    fn catalogue(&self) -> Option<Connection> {
+        let stream = self.stream.as_ref().filter(|_| self.target.is_one_process())?;
+        Some(stream.connection.clone())
     }
 }
 
-/// What `answer` brings, or a lost connection if it brings nothing within [`REPLY_TIMEOUT`].
-async fn in_time<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
-        Ok(answered) => answered,
-        Err(_) => Err(Error::Transport(format!("no reply in {} s", REPLY_TIMEOUT.as_secs()))),
+/// What `answer` brings; a lost connection if it brings nothing within [`REPLY_TIMEOUT`], and
+/// [`Error::Cancelled`] soon after `cancelled` was raised.
+async fn in_time<T>(cancelled: &AtomicBool, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let start = Instant::now();
+    let mut answer = pin!(answer);
+    loop {
+        if let Ok(answered) = tokio::time::timeout(CANCEL_POLL, &mut answer).await {
+            return answered;
+        }
+        if cancelled.load(Ordering::SeqCst) {
+            return Err(Error::Cancelled);
+        }
+        if start.elapsed() >= REPLY_TIMEOUT {
+            return Err(Error::Transport(format!("no reply in {} s", REPLY_TIMEOUT.as_secs())));
+        }
     }
 }
 
 impl Drop for BodyLink {
     fn drop(&mut self) {
-        let (Some(stream), Some(lease)) = (self.stream.take(), self.lease.take()) else { return };
+        let catalogue = self.catalogue();
+        let Some(lease) = self.lease.take().filter(|_| self.target.may_come_back()) else { return };
         // Give back what was not used, but do not make the user wait for a server that is gone.
+        let target = Arc::clone(&self.target);
+        let give_back = async {
+            let connection = match catalogue {
+                Some(connection) => connection,
+                None => Connection::open(&target).await?,
+            };
+            connection.close_lease(lease.bytes).await
+        };
         self.runtime.block_on(async {
-            let _ =
-                tokio::time::timeout(Duration::from_millis(300), stream.connection.close_lease(lease.bytes))
-                    .await;
+            let _ = tokio::time::timeout(GIVE_BACK_TIMEOUT, give_back).await;
         });
     }
 }

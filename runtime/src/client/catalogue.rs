@@ -102,6 +102,13 @@ impl PartWriter {
                 got: format!("{:?} from byte {}", chunk.file, chunk.offset),
             });
         }
+        if chunk.data.is_empty() && !chunk.last {
+            return Err(Error::Malformed {
+                field: "client part",
+                expected: "bytes in every chunk but the last of a file".to_owned(),
+                got: "none".to_owned(),
+            });
+        }
         let path = current.path.clone();
         current.file.write_all(&chunk.data).map_err(|source| Error::io("writing", &path, source))?;
         current.hasher.update(&chunk.data);
@@ -213,6 +220,7 @@ mod tests {
             vec![chunk("config.json", 0, b"abc", Some(b"abc"))],
             vec![chunk("config.json", 0, b"abc", None)],
             vec![chunk("config.json", 0, b"abc", None), chunk("config.json", 2, b"def", Some(b"abcdef"))],
+            vec![chunk("config.json", 0, b"", None), chunk("config.json", 0, b"abcdef", Some(b"abcdef"))],
             vec![chunk("../config.json", 0, b"abcdef", Some(b"abcdef"))],
             vec![chunk(".complete", 0, b"abcdef", Some(b"abcdef"))],
             vec![

@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use super::status;
 use super::target::Target;
 use crate::error::{Error, Result};
-use crate::limits::MAX_REPLY_BYTES;
+use crate::limits::{MAX_NAME_BYTES, MAX_REPLY_BYTES};
 use crate::protocol::wire::bodies_client::BodiesClient;
 use crate::protocol::wire::catalogue_client::CatalogueClient;
 use crate::protocol::wire::mask_jobs_client::MaskJobsClient;
@@ -108,9 +108,15 @@ impl Connection {
     }
 
     /// The models on offer.
+    ///
+    /// # Errors
+    ///
+    /// The server's refusal; [`Error::Malformed`] when a name is not fit to be shown.
     pub(crate) async fn list_models(&self) -> Result<Vec<ModelEntry>> {
         let reply = self.catalogue().list_models(limited(ListModelsRequest {})).await.map_err(refused)?;
-        Ok(reply.into_inner().models)
+        let models = reply.into_inner().models;
+        models.iter().try_for_each(check_names)?;
+        Ok(models)
     }
 
     /// Asks whether the server is there; also a measure of the round-trip time.
@@ -148,6 +154,19 @@ impl Connection {
     }
 }
 
+/// Refuses an offer whose names could drive the terminal that they are shown on.
+fn check_names(entry: &ModelEntry) -> Result<()> {
+    let fits = |name: &String| name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control);
+    if [&entry.name, &entry.plan, &entry.architecture, &entry.params_id].into_iter().all(fits) {
+        return Ok(());
+    }
+    Err(Error::Malformed {
+        field: "name of a model",
+        expected: format!("at most {MAX_NAME_BYTES} bytes of text"),
+        got: "more, or control characters".to_owned(),
+    })
+}
+
 fn limited<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
@@ -156,4 +175,18 @@ fn limited<T>(message: T) -> Request<T> {
 
 fn refused(status: Status) -> Error {
     status::refused(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_drive_a_terminal_are_refused() {
+        let named = |name: &str| ModelEntry { name: name.to_owned(), ..ModelEntry::default() };
+        check_names(&named("smollm2-135m é")).unwrap();
+        for bad in ["\u{1b}[2J", "a\nb", "\u{9b}1m", &"x".repeat(MAX_NAME_BYTES + 1)] {
+            assert!(matches!(check_names(&named(bad)), Err(Error::Malformed { .. })), "{bad:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Reaching a server: handshake, choice of the model, client part, backend.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -158,7 +158,26 @@ pub(crate) fn connect_alive(
         Ok::<_, Error>((entry, round_trip, directory))
     })?;
     drop(runtime);
-    assemble(target, &entry, options, round_trip, &directory)
+    let loaded = load_part(&entry, target.digest(), &directory).inspect_err(|_| {
+        if options.client_directory.is_none() {
+            // Kept, it would stand in the way of the right one, at whichever server has it.
+            std::fs::remove_dir_all(&directory).ok();
+        }
+    })?;
+    assemble(target, &entry, options, round_trip, loaded)
+}
+
+/// The client part in `directory`, if it is that of `digest`.
+fn load_part(entry: &ModelEntry, digest: &[u8; 32], directory: &Path) -> Result<LoadedClientPart> {
+    let loaded = ClientPart::load(directory)?;
+    if loaded.digest.0 != *digest {
+        return Err(Error::Digest {
+            what: format!("client part of {}", entry.name),
+            expected: hex::encode(digest),
+            got: loaded.digest.to_string(),
+        });
+    }
+    Ok(loaded)
 }
 
 fn assemble(
@@ -166,16 +185,8 @@ fn assemble(
     entry: &ModelEntry,
     options: RemoteOptions,
     round_trip: Duration,
-    directory: &std::path::Path,
+    loaded: LoadedClientPart,
 ) -> Result<Connected> {
-    let loaded = ClientPart::load(directory)?;
-    if loaded.digest.0 != *target.digest() {
-        return Err(Error::Digest {
-            what: format!("client part of {}", entry.name),
-            expected: hex::encode(target.digest()),
-            got: loaded.digest.to_string(),
-        });
-    }
     let instance = instance(&loaded)?;
     target.shape(&instance);
     let part = loaded.part;
@@ -186,7 +197,7 @@ fn assemble(
     let client = Arc::new(Client::new(Arc::new(instance), ClientOptions { cache_a: options.cache_public }));
     let target = Arc::new(target);
     let source = SlotSource::shared(&target, &client, &accounting)?;
-    let link = BodyLink::new(target, Arc::clone(&accounting))?;
+    let link = BodyLink::new(target, Arc::clone(&accounting), Arc::clone(&options.cancelled))?;
     let backend_options = RemoteBackendOptions {
         accounting: Arc::clone(&accounting),
         cancelled: options.cancelled,
@@ -297,7 +308,7 @@ fn check_digest(connect: &ConnectString, entry: &ModelEntry, options: &RemoteOpt
     }
     let server = hex::encode(connect.pin.0);
     let model = format!("{} {} tau {}", entry.name, entry.plan, entry.tau);
-    let mut known = KnownModels::load(&options.cache.known_models())?;
+    let known = KnownModels::load(&options.cache.known_models())?;
     match known.verdict(&server, &model, &offered) {
         Verdict::Known => Ok(()),
         Verdict::New => known.remember(&server, &model, &offered),

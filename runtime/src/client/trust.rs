@@ -4,6 +4,7 @@
 //! digest seen first is remembered per server and model name, and a change is put to the user.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -79,17 +80,30 @@ impl KnownModels {
         }
     }
 
-    /// Remembers `digest`.
+    /// Remembers `digest`, beside what other processes have written since this one read the file: a pin that is lost
+    /// would let a changed model pass for a new one.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] or [`Error::DiskFull`].
-    pub(crate) fn remember(&mut self, server: &str, model: &str, digest: &str) -> Result<()> {
-        let models = self.entries.servers.entry(server.to_owned()).or_default();
+    /// As [`load`](Self::load), and [`Error::DiskFull`].
+    pub(crate) fn remember(&self, server: &str, model: &str, digest: &str) -> Result<()> {
+        let _lock = self.lock().map_err(|source| Error::io("locking", &self.path, source))?;
+        let mut entries = Self::load(&self.path)?.entries;
+        let models = entries.servers.entry(server.to_owned()).or_default();
         models.insert(model.to_owned(), digest.to_owned());
-        let bytes = serde_json::to_vec_pretty(&self.entries)
+        let bytes = serde_json::to_vec_pretty(&entries)
             .map_err(|error| Error::Internal(format!("known models: {error}")))?;
         write_atomically(&self.path, &bytes).map_err(|source| Error::io("writing", &self.path, source))
+    }
+
+    /// Keeps other processes from writing until the file that it returns is closed.
+    fn lock(&self) -> std::io::Result<File> {
+        if let Some(parent) = self.path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let file = File::create(self.path.with_extension("lock"))?;
+        file.lock()?;
+        Ok(file)
     }
 }
 
@@ -101,9 +115,11 @@ mod tests {
     fn a_change_is_noticed_across_runs() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("known.json");
-        let mut known = KnownModels::load(&path).unwrap();
+        let known = KnownModels::load(&path).unwrap();
+        let beside = KnownModels::load(&path).unwrap();
         assert_eq!(known.verdict("server", "model", "aa"), Verdict::New);
         known.remember("server", "model", "aa").unwrap();
+        beside.remember("third", "model", "cc").unwrap();
         let known = KnownModels::load(&path).unwrap();
         assert_eq!(known.verdict("server", "model", "aa"), Verdict::Known);
         assert_eq!(known.verdict("other", "model", "bb"), Verdict::New);
