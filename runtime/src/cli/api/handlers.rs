@@ -13,11 +13,10 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::embed::{Embedder, EmbeddingRequest};
 use super::wire::{ApiError, ChatRequest, Completion};
-use super::worker::{Event, Worker};
+use super::worker::{Event, Events, Worker};
 use crate::error::Error;
 
 /// What the handlers share.
@@ -70,10 +69,7 @@ pub(super) async fn chat_completions(
     whole(&completion, events).await.map(IntoResponse::into_response)
 }
 
-async fn whole(
-    completion: &Completion,
-    mut events: UnboundedReceiver<Event>,
-) -> Result<Json<Value>, ApiError> {
+async fn whole(completion: &Completion, mut events: Events) -> Result<Json<Value>, ApiError> {
     while let Some(event) = events.recv().await {
         match event {
             Event::Text(_) => {}
@@ -84,7 +80,7 @@ async fn whole(
     Err(Error::Internal("the session thread ended".to_owned()).into())
 }
 
-fn streamed(completion: Completion, events: UnboundedReceiver<Event>, usage: bool) -> Response {
+fn streamed(completion: Completion, events: Events, usage: bool) -> Response {
     let first = completion.chunk(&json!({ "role": "assistant", "content": "" }), None);
     let rest = futures::stream::unfold(events, |mut events| async {
         events.recv().await.map(|event| (event, events))

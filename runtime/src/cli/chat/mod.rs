@@ -5,6 +5,7 @@ pub mod input;
 mod repl;
 mod settings;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 
@@ -87,7 +88,9 @@ fn turn(
     let turn = interrupt.turn();
     let unwritten = RefCell::new(None);
     let mut out = std::io::stdout().lock();
+    let terminal = out.is_terminal();
     let mut print = |text: &str| {
+        let text = if terminal { tamed(text) } else { Cow::Borrowed(text) };
         // A closed pipe ends the turn; there is nobody left to read it.
         if show && let Err(error) = output::write(&mut out, text.as_bytes()) {
             unwritten.replace(Some(error));
@@ -106,6 +109,12 @@ fn turn(
         session.set_messages(before);
     }
     result
+}
+
+/// `text` without the control characters that drive a terminal: a server that lies steers the text of an answer.
+fn tamed(text: &str) -> Cow<'_, str> {
+    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(drives) { Cow::Owned(text.replace(drives, "")) } else { Cow::Borrowed(text) }
 }
 
 /// The verdict of `--check-weights` on the decoded values: for the local user, behind the traffic of a turn.
@@ -153,4 +162,15 @@ fn stats_line(answer: &Answer) -> String {
         bytes.down as f64 / 1e6,
         bytes.ahead as f64 / 1e6,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_does_not_drive_the_terminal() {
+        assert_eq!(tamed("Zażółć\n\t- a"), "Zażółć\n\t- a");
+        assert_eq!(tamed("\u{1b}]52;c;aGk=\u{7}a\u{9b}2Jb\rc"), "]52;c;aGk=a2Jbc");
+    }
 }
