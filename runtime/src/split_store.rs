@@ -6,8 +6,9 @@
 //! DIR/tau<T>/...       the same again for further values of tau
 //! ```
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
 use std::sync::Arc;
 
 use fhe_layers::params::sets::n2048_q50_tau;
@@ -17,6 +18,7 @@ use fhe_layers::{
 };
 use models::split::plan::{PlanRound, SplitPlan};
 use models::split::{ProtocolBinding, ServerMatrix, ServerPart};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
@@ -100,14 +102,14 @@ pub fn blocks(entry: &SplitEntry) -> Result<usize> {
     Ok(entry_instance(entry)?.layout().blocks())
 }
 
-/// Reads and packs the int8 weights.
+/// Reads and packs the int8 weights, on the current rayon pool.
 ///
 /// # Errors
 /// [`Error::Models`] if the file is damaged, [`Error::FheLayers`] if shapes do not fit.
 pub(crate) fn load_weights(entry: &SplitEntry, instance: &Instance) -> Result<ServerWeights> {
     let plan = entry.part.plan();
-    let matrices =
-        (0..plan.rounds.len()).map(|round| entry.part.round(round)).collect::<models::Result<Vec<_>>>()?;
+    let rounds = (0..plan.rounds.len()).into_par_iter();
+    let matrices = rounds.map(|round| entry.part.round(round)).collect::<models::Result<Vec<_>>>()?;
     let raw: Vec<RawRound<'_>> = plan.rounds.iter().zip(&matrices).map(raw_round).collect();
     Ok(ServerWeights::new(instance.layout(), &raw)?)
 }
@@ -124,6 +126,7 @@ fn raw_round<'a>((round, matrices): (&PlanRound, &'a Vec<ServerMatrix>)) -> RawR
 /// # Errors
 /// What reading the weights, preparing or writing fails with.
 pub fn prepare(entry: &SplitEntry, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    entry.part.verify()?;
     let instance = Arc::new(entry_instance(entry)?);
     let weights = Arc::new(load_weights(entry, &instance)?);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -141,14 +144,18 @@ pub fn prepare(entry: &SplitEntry, threads: usize, progress: &(dyn Fn(usize) + S
     })
 }
 
-/// Writes the tables beside the weights; the file appears whole or not at all.
+/// Writes the tables beside the weights; the file appears whole or not at all. While another process writes the same
+/// tables, that is left to it.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::DiskFull`].
 pub(crate) fn save_tables(server_dir: &Path, tables: &PreparedModel) -> Result<()> {
     let path = server_dir.join(TABLES_FILE);
     let part = server_dir.join(UNFINISHED_TABLES_FILE);
-    let file = std::fs::File::create(&part).map_err(|source| Error::io("creating", &part, source))?;
+    let Some(file) = claim(&part).map_err(|source| Error::io("creating", &part, source))? else {
+        tracing::info!("another process saves these tables");
+        return Ok(());
+    };
     let needed = PreparedModel::saved_bytes(tables.instance());
     let saved = file.set_len(needed).map_err(|source| Error::io("reserving room for", &path, source));
     let saved = saved.and_then(|()| {
@@ -165,6 +172,21 @@ pub(crate) fn save_tables(server_dir: &Path, tables: &PreparedModel) -> Result<(
         std::fs::remove_file(&part).ok();
     }
     kept
+}
+
+/// Opens `part` for writing, for this process alone until the file is closed; `None` while another process has it, or
+/// has just renamed what was opened.
+fn claim(part: &Path) -> std::io::Result<Option<File>> {
+    // Not truncated: it may be another's.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(part)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(source)) => return Err(source),
+    }
+    let (opened, there) = (file.metadata()?, std::fs::metadata(part));
+    let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (opened.dev(), opened.ino()));
+    Ok(same.then_some(file))
 }
 
 /// Finds every plan and tau in the split directory `dir`, sorted by path.
@@ -212,7 +234,22 @@ fn has_prefix(path: &Path, prefix: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn two_processes_do_not_write_the_same_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, path) = (dir.path().join(UNFINISHED_TABLES_FILE), dir.path().join(TABLES_FILE));
+        let mut first = claim(&part).unwrap().unwrap();
+        first.write_all(b"tables").unwrap();
+        assert!(claim(&part).unwrap().is_none());
+        assert_eq!(std::fs::read(&part).unwrap(), b"tables", "what the other writes is still there");
+        std::fs::rename(&part, &path).unwrap();
+        drop(first);
+        assert!(claim(&part).unwrap().is_some());
+    }
 
     #[test]
     fn a_directory_without_a_split_says_what_to_do() {

@@ -290,6 +290,22 @@ async fn damaged_tables_stop_the_server_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_weights_stop_the_server_and_make_no_tables() {
+    let (dir, tables) = saved_tables().await;
+    let weights = dir.path().join("server/plain/weights.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    // The last weight, with another value that weights may have.
+    let last = bytes.last_mut().unwrap();
+    *last = if *last == 1 { 2 } else { 1 };
+    std::fs::write(&weights, bytes).unwrap();
+    let error = Server::start(config(dir.path())).unwrap().join().unwrap_err();
+    assert!(error.to_string().contains("weights.safetensors"), "{error}");
+    std::fs::remove_file(&tables).unwrap();
+    Server::start(config(dir.path())).unwrap().join().unwrap_err();
+    assert!(!tables.exists(), "tables of damaged weights would outlive them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_another_version_are_prepared_again() {
     let (dir, tables) = saved_tables().await;
     let saved = std::fs::read(&tables).unwrap();

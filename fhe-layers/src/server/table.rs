@@ -296,7 +296,8 @@ impl PreparedModel {
     }
 
     /// Turns compact tables into the NTT form on the current rayon pool, group by group, while they serve; `keep_on` is
-    /// asked before each group. A group's compact form is given up as soon as passes that began before are through.
+    /// asked before each block, about 1 MB of work, and may wait while others need the machine. A group's compact form is
+    /// given up as soon as passes that began before are through.
     ///
     /// # Errors
     /// [`Error::Cancelled`]; [`Error::Io`] when the system gives no memory. The tables serve on either way.
@@ -305,14 +306,17 @@ impl PreparedModel {
         let words = ring.shape().table_words();
         for (group, first) in self.groups.iter().zip((0..).step_by(GROUP_BLOCKS)) {
             let Some(compact) = group.compact() else { continue };
-            if !keep_on() {
-                return Err(Error::Cancelled);
-            }
             let mut filled = HugeWords::zeroed(GROUP_BLOCKS.min(self.blocks() - first) * words)?;
-            filled.par_chunks_exact_mut(words).enumerate().for_each_init(
+            filled.par_chunks_exact_mut(words).enumerate().try_for_each_init(
                 || [vec![0; n], vec![0; n]],
-                |scratch, (index, out)| expand_block(ring, compact.block(index, words), out, scratch),
-            );
+                |scratch, (index, out)| {
+                    if !keep_on() {
+                        return Err(Error::Cancelled);
+                    }
+                    expand_block(ring, compact.block(index, words), out, scratch);
+                    Ok(())
+                },
+            )?;
             // Another expansion may have been faster: the same words either way.
             group.ntt.set(filled).ok();
             *group.compact.write().unwrap_or_else(PoisonError::into_inner) = None;

@@ -132,7 +132,13 @@ impl Session {
             return Ok(Some(BodyReply { seq: frame.seq, ..BodyReply::default() }));
         }
         let start = Instant::now();
+        if frame.tokens > 1 {
+            self.shared.foreground.mark();
+        }
         let replies = self.product(active, &frame).await?;
+        if frame.tokens > 1 {
+            self.shared.foreground.mark();
+        }
         let spent = start.elapsed();
         self.shared.metrics.body_frames.inc();
         self.shared.metrics.body_tokens.inc_by(u64::from(frame.tokens));

@@ -8,6 +8,7 @@
 //! The file is opened for each operation and closed again: `sotto credential` works beside a running server.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +31,12 @@ pub const UNLIMITED: u64 = u64::MAX;
 
 /// How long a checked credential is believed without asking the file again.
 const CACHE_LIFETIME: Duration = Duration::from_secs(2);
+
+/// A change of the file this soon after another may leave its time of modification as it was.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the file is read at most, for credentials that are not known, while its time of modification may lie.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(25);
 
 /// How long to wait for another process that has the file open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -102,12 +109,41 @@ enum Place {
     Memory(Box<Database>),
 }
 
+/// What tells one state of the store's file from another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    inode: u64,
+}
+
+/// A reading of the whole file.
+struct Searched {
+    at: Instant,
+    /// Of the file when it had been read.
+    stamp: Option<Stamp>,
+    /// Then, by the clock that stamps files.
+    now: SystemTime,
+}
+
+impl Searched {
+    /// Whether reading it again would give the same, as far as `stamp` tells.
+    fn holds(&self, stamp: Option<Stamp>) -> bool {
+        let settled = self
+            .stamp
+            .is_none_or(|stamp| self.now.duration_since(stamp.modified).is_ok_and(|age| age > TICK));
+        self.stamp == stamp && (settled || self.at.elapsed() < SEARCH_INTERVAL)
+    }
+}
+
 /// The credential store.
 pub struct Store {
     place: Place,
     /// One operation at a time in this process.
     serial: Mutex<()>,
     cache: Mutex<HashMap<CredentialId, (CredentialRecord, Instant)>>,
+    /// The last reading of the file for a credential that was not met before.
+    searched: Mutex<Option<Searched>>,
     /// Credentials that are never written to the file.
     ephemeral: Mutex<HashMap<CredentialId, CredentialRecord>>,
 }
@@ -138,20 +174,23 @@ impl Store {
     }
 
     fn new(place: Place) -> Self {
-        Self { place, serial: Mutex::new(()), cache: Mutex::default(), ephemeral: Mutex::default() }
+        Self {
+            place,
+            serial: Mutex::new(()),
+            cache: Mutex::default(),
+            searched: Mutex::default(),
+            ephemeral: Mutex::default(),
+        }
     }
 
     fn initialise(&self) -> Result<()> {
-        let horizon = unix_now().saturating_sub(BATCH_MEMORY.as_secs());
         self.with_database(|database| {
             let transaction = database.begin_write()?;
             transaction.open_table(CREDENTIALS)?;
-            transaction
-                .open_table(BATCHES)?
-                .retain(|_, value| value.last_chunk().is_some_and(|at| u64::from_le_bytes(*at) >= horizon))?;
             transaction.commit()?;
             Ok(())
-        })
+        })?;
+        self.forget_old_batches()
     }
 
     /// Makes a credential and returns its text, which is not stored and cannot be shown again.
@@ -250,11 +289,16 @@ impl Store {
         if let Some(record) = lock(&self.ephemeral).get(&id) {
             return Ok(Some(record.clone()));
         }
-        if let Some((record, at)) = lock(&self.cache).get(&id)
-            && at.elapsed() < CACHE_LIFETIME
-        {
-            return Ok(Some(record.clone()));
+        let cached = lock(&self.cache).get(&id).cloned();
+        match cached {
+            Some((record, at)) if at.elapsed() < CACHE_LIFETIME => Ok(Some(record)),
+            Some(_) => self.read_again(id),
+            None => self.search(id),
         }
+    }
+
+    /// A credential that was met before, as it is now.
+    fn read_again(&self, id: CredentialId) -> Result<Option<CredentialRecord>> {
         let mut found = None;
         self.with_database(|database| {
             let table = database.begin_read()?.open_table(CREDENTIALS)?;
@@ -268,6 +312,31 @@ impl Store {
             None => cache.remove(&id),
         };
         Ok(record)
+    }
+
+    /// A credential that was not met before. All of them are read then, and not again while the file is the same: a peer
+    /// that makes ids up does not keep it busy.
+    fn search(&self, id: CredentialId) -> Result<Option<CredentialRecord>> {
+        // Held while the file is read: who comes meanwhile waits for that, and does not read it again.
+        let mut searched = lock(&self.searched);
+        if !searched.as_ref().is_some_and(|searched| searched.holds(self.stamp())) {
+            let at = Instant::now();
+            let all = self.list()?;
+            let mut cache = lock(&self.cache);
+            for (id, record) in all {
+                // What is there is at least as new.
+                cache.entry(id).or_insert((record, at));
+            }
+            *searched = Some(Searched { at, stamp: self.stamp(), now: SystemTime::now() });
+        }
+        Ok(lock(&self.cache).get(&id).map(|(record, _)| record.clone()))
+    }
+
+    /// Tells one state of the file from another; `None` in memory.
+    fn stamp(&self) -> Option<Stamp> {
+        let Place::File(path) = &self.place else { return None };
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Stamp { modified: meta.modified().ok()?, bytes: meta.len(), inode: meta.ino() })
     }
 
     /// Charges up to `wanted`, synced to disk before it returns; `unit` is what mask slots come in (tau).
@@ -310,51 +379,64 @@ impl Store {
         })
     }
 
-    /// Remembers that `batch` belongs to `keys_hash` (a hash over keys and model), synced to disk.
+    /// Charges a batch the first time its id is seen: remembers, synced to disk, that `batch` belongs to `keys_hash` (a
+    /// hash over keys and model) and runs `charge` before; if that fails, nothing is remembered.
+    ///
+    /// Jobs of one id that come at the same time are looked at one after the other: none goes free because another that
+    /// is then refused was seen first.
     ///
     /// # Errors
-    /// [`Error::BatchConflict`] if the id was used with another hash, [`Error::Store`], [`Error::DiskFull`].
-    pub fn remember_batch(
+    /// [`Error::BatchConflict`] if the id was used with another hash, what `charge` fails with, [`Error::Store`],
+    /// [`Error::DiskFull`].
+    pub fn charge_batch(
         &self,
         id: CredentialId,
         batch: BatchId,
         keys_hash: [u8; 32],
+        charge: impl FnOnce() -> Result<()>,
     ) -> Result<BatchState> {
         let key = batch_key(id, batch);
-        let mut known = None;
+        let mut outcome = Ok(BatchState::New);
         self.with_database(|database| {
             let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(BATCHES)?;
-                known = table.get(key.as_slice())?.map(|value| value.value().to_owned());
-                if known.is_none() {
+                let known = table.get(key.as_slice())?.map(|value| value.value().to_owned());
+                outcome = match known {
+                    None => charge().map(|()| BatchState::New),
+                    Some(value) if value.starts_with(&keys_hash) => Ok(BatchState::Known),
+                    Some(_) => Err(Error::BatchConflict),
+                };
+                if matches!(outcome, Ok(BatchState::New)) {
                     let value = [keys_hash.as_slice(), &unix_now().to_le_bytes()].concat();
                     table.insert(key.as_slice(), value.as_slice())?;
                 }
             }
-            if known.is_none() {
+            if matches!(outcome, Ok(BatchState::New)) {
                 transaction.commit()?
             } else {
                 transaction.abort()?
             }
             Ok(())
         })?;
-        match known {
-            None => Ok(BatchState::New),
-            Some(value) if value.starts_with(&keys_hash) => Ok(BatchState::Known),
-            Some(_) => Err(Error::BatchConflict),
-        }
+        outcome
     }
 
-    /// Undoes [`Store::remember_batch`] for a job that was refused after all.
+    /// Forgets the batches that are older than [`BATCH_MEMORY`].
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub fn forget_batch(&self, id: CredentialId, batch: BatchId) -> Result<()> {
-        let key = batch_key(id, batch);
+    /// [`Error::Store`], [`Error::DiskFull`].
+    pub(crate) fn forget_old_batches(&self) -> Result<()> {
+        self.forget_batches_before(unix_now().saturating_sub(BATCH_MEMORY.as_secs()))
+    }
+
+    /// Forgets the batches first seen before `horizon`, seconds since 1970.
+    fn forget_batches_before(&self, horizon: u64) -> Result<()> {
         self.with_database(|database| {
             let transaction = database.begin_write()?;
-            transaction.open_table(BATCHES)?.remove(key.as_slice())?;
+            transaction
+                .open_table(BATCHES)?
+                .retain(|_, value| value.last_chunk().is_some_and(|at| u64::from_le_bytes(*at) >= horizon))?;
             transaction.commit()?;
             Ok(())
         })
@@ -537,12 +619,65 @@ mod tests {
     }
 
     #[test]
+    fn made_up_ids_do_not_keep_the_file_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let store = Store::open(&path).unwrap();
+        // Another process adds it.
+        let (_, known) = Store::open(&path).unwrap().add("a", 64, 100).unwrap();
+        let is_stranger = |id: u8| {
+            let text = format!("{}.{}", hex::encode([id; 8]), "A".repeat(43));
+            matches!(store.authenticate(&text), Err(Error::Credential))
+        };
+        assert!(is_stranger(1));
+        // Damage that leaves no trace: who reads the file notices it.
+        std::fs::write(&path, vec![0; store.stamp().unwrap().bytes as usize]).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let (at, now) = (Instant::now(), SystemTime::now());
+        file.set_modified(now - 2 * TICK).unwrap();
+        *lock(&store.searched) = Some(Searched { at, stamp: store.stamp(), now });
+        assert!((0..100).all(is_stranger), "the file was read");
+        store.authenticate(&known).unwrap();
+        file.set_modified(now - 3 * TICK).unwrap();
+        assert!(!is_stranger(1), "a changed file is read");
+    }
+
+    #[test]
     fn a_batch_id_belongs_to_one_set_of_keys() {
         let store = Store::in_memory().unwrap();
         let (id, batch) = (CredentialId([1; 8]), BatchId([2; 16]));
-        assert_eq!(store.remember_batch(id, batch, [3; 32]).unwrap(), BatchState::New);
-        assert_eq!(store.remember_batch(id, batch, [3; 32]).unwrap(), BatchState::Known);
-        assert!(matches!(store.remember_batch(id, batch, [4; 32]), Err(Error::BatchConflict)));
-        assert_eq!(store.remember_batch(CredentialId([9; 8]), batch, [4; 32]).unwrap(), BatchState::New);
+        let charge = |id, hash| store.charge_batch(id, batch, hash, || Ok(()));
+        assert_eq!(charge(id, [3; 32]).unwrap(), BatchState::New);
+        let free = store.charge_batch(id, batch, [3; 32], || panic!("charged twice"));
+        assert_eq!(free.unwrap(), BatchState::Known);
+        assert!(matches!(charge(id, [4; 32]), Err(Error::BatchConflict)));
+        assert_eq!(charge(CredentialId([9; 8]), [4; 32]).unwrap(), BatchState::New);
+        store.forget_batches_before(unix_now() - 60).unwrap();
+        assert_eq!(charge(id, [3; 32]).unwrap(), BatchState::Known);
+        store.forget_batches_before(unix_now() + 60).unwrap();
+        assert_eq!(charge(id, [4; 32]).unwrap(), BatchState::New);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_paid_for_is_free_for_nobody() {
+        let store = Store::in_memory().unwrap();
+        let submit = |batch| {
+            let refused = || Err(Error::Lease("its mask slots are used up"));
+            store.charge_batch(CredentialId([1; 8]), BatchId(batch), [3; 32], refused).is_err()
+        };
+        // Two jobs of one id at once, often enough for every order of their steps.
+        let start = std::sync::Barrier::new(2);
+        let refusals = || {
+            let rounds = (0..500_u128).filter(|round| {
+                start.wait();
+                submit(round.to_le_bytes())
+            });
+            rounds.count()
+        };
+        let refused = std::thread::scope(|scope| {
+            let other = scope.spawn(refusals);
+            (refusals(), other.join().unwrap())
+        });
+        assert_eq!(refused, (500, 500));
     }
 }

@@ -103,6 +103,8 @@ pub struct MeteredLease {
 #[derive(Default)]
 struct Usage {
     closed: bool,
+    /// When somebody last came with it; `None` for never.
+    seen: Option<Instant>,
     per_round: Vec<u64>,
     body_tokens: u64,
     mask_slots: u64,
@@ -110,7 +112,8 @@ struct Usage {
 
 impl MeteredLease {
     fn new(lease: Lease, life: Duration) -> Self {
-        Self { lease, deadline: Instant::now() + life, usage: Mutex::default() }
+        let now = Instant::now();
+        Self { lease, deadline: now + life, usage: Mutex::new(Usage { seen: Some(now), ..Usage::default() }) }
     }
 
     /// What the lease says.
@@ -163,14 +166,21 @@ impl MeteredLease {
     }
 
     fn usable(&self) -> Result<std::sync::MutexGuard<'_, Usage>> {
-        let usage = self.lock();
+        let (now, mut usage) = (Instant::now(), self.lock());
         if usage.closed {
             return Err(Error::Lease("closed"));
         }
-        if Instant::now() >= self.deadline {
+        if now >= self.deadline {
             return Err(Error::Lease("expired"));
         }
+        usage.seen = Some(now);
         Ok(usage)
+    }
+
+    /// Whether nobody came with it for [`limits::LEASE_IDLE_TIMEOUT`].
+    fn is_idle(&self, now: Instant) -> bool {
+        let seen = self.lock().seen;
+        seen.is_none_or(|seen| now.saturating_duration_since(seen) >= limits::LEASE_IDLE_TIMEOUT)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Usage> {
@@ -255,13 +265,27 @@ impl LeaseBook {
         metered.close().ok_or(Error::Lease("closed"))
     }
 
-    /// Ends expired leases, and those that `revoked` names; returns what they did not use.
-    pub fn sweep(&self, mut revoked: impl FnMut(CredentialId) -> bool) -> Vec<(CredentialId, Grant)> {
-        let now = Instant::now();
+    /// Ends leases that have expired by `now`, those that `revoked` names and, in the catalogue's own process, those that
+    /// are idle: no stream and no job holds them, and nobody came with them for [`limits::LEASE_IDLE_TIMEOUT`]. Returns
+    /// what they did not use.
+    ///
+    /// So the leases of a client that crashed come back soon, and those of one that is connected stay. What is given back
+    /// was not used and cannot be used any more: a lease is closed before its rest is counted.
+    pub fn sweep(
+        &self,
+        now: Instant,
+        mut revoked: impl FnMut(CredentialId) -> bool,
+    ) -> Vec<(CredentialId, Grant)> {
+        // The book and the list below hold a lease, and whoever uses it.
+        let is_idle = |metered: &Arc<MeteredLease>| {
+            self.own_only && Arc::strong_count(metered) <= 2 && metered.is_idle(now)
+        };
         let all: Vec<_> = self.lock().values().cloned().collect();
         let ended: Vec<_> = all
             .into_iter()
-            .filter(|metered| now >= metered.deadline || revoked(metered.lease.credential))
+            .filter(|metered| {
+                now >= metered.deadline || is_idle(metered) || revoked(metered.lease.credential)
+            })
             .collect();
         let mut known = self.lock();
         let mut unused = Vec::new();
@@ -270,11 +294,6 @@ impl LeaseBook {
             unused.extend(metered.close().map(|grant| (metered.lease.credential, grant)));
         }
         unused
-    }
-
-    /// Ends every lease, at the end of the process.
-    pub fn drain(&self) -> Vec<(CredentialId, Grant)> {
-        self.sweep(|_| true)
     }
 
     /// Number of leases known.
@@ -346,9 +365,29 @@ mod tests {
     fn revoked_leases_end_and_say_what_is_left() {
         let book = LeaseBook::new(&key(), true);
         let bytes = book.open(WHO, [1; 32], GRANT).unwrap();
-        assert!(book.sweep(|_| false).is_empty());
-        assert_eq!(book.sweep(|who| who == WHO), vec![(WHO, GRANT)]);
+        assert!(book.sweep(Instant::now(), |_| false).is_empty());
+        assert_eq!(book.sweep(Instant::now(), |who| who == WHO), vec![(WHO, GRANT)]);
         assert!(book.verify(&bytes, None).is_err());
+    }
+
+    #[test]
+    fn the_lease_of_a_client_that_is_gone_comes_back_soon() {
+        let book = LeaseBook::new(&key(), true);
+        let bytes = book.open(WHO, [1; 32], GRANT).unwrap();
+        let stream = book.verify(&bytes, None).unwrap();
+        stream.use_bodies(0, 3).unwrap();
+        let later = || Instant::now() + limits::LEASE_IDLE_TIMEOUT;
+        assert!(book.sweep(later(), |_| false).is_empty(), "a stream holds it");
+        drop(stream);
+        assert!(book.sweep(Instant::now(), |_| false).is_empty(), "it was used a moment ago");
+        assert_eq!(book.sweep(later(), |_| false), vec![(WHO, Grant { body_tokens: 7, mask_slots: 64 })]);
+        assert!(book.verify(&bytes, None).is_err(), "what was given back cannot be spent again");
+        assert!(book.close(&bytes, WHO).is_err());
+        // A replica does not see who else uses a lease, and would take an ended one for a new one.
+        let replica = LeaseBook::new(&key(), false);
+        replica.verify(&bytes, None).unwrap().use_bodies(0, 10).unwrap();
+        assert!(replica.sweep(later(), |_| false).is_empty());
+        assert!(replica.verify(&bytes, None).unwrap().use_bodies(0, 1).is_err());
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use models::split::ServerPart;
 use models::split::plan::PlanKind;
 
 use super::catalogue::list_files;
 use super::config::{Role, ServerConfig};
 use super::engine::{Tables, Weights};
-use super::listen::pool;
+use super::listen::{BACKGROUND_NICE, pool};
 use super::registry::{Model, ModelInfo, RoundShape};
 use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
@@ -81,15 +82,26 @@ pub(crate) fn load_all(
 ) -> Result<()> {
     let pool = pool(config.threads, "sotto-load", None)?;
     let needs_tables = config.roles.contains(&Role::Mask);
+    let mut unverified = Vec::new();
     for FoundSplit { model, entry } in splits {
         let start = Instant::now();
-        if config.roles.contains(&Role::Body) {
-            model.set_weights(Arc::new(Weights::load(&entry)?));
-        }
+        // Tables first: masks can be made from them while the weights, which only bodies need, are still being read.
+        let (saved, weights) = pool.install(|| {
+            rayon::join(
+                || if needs_tables { load_tables(config, &model, &entry) } else { Ok(None) },
+                || if config.roles.contains(&Role::Body) { load_weights(&model, &entry) } else { Ok(()) },
+            )
+        });
+        weights?;
         if needs_tables {
-            let (tables, save_to) = load_tables(config, &model, &entry, &pool)?;
-            model.set_tables(Arc::clone(&tables));
+            let (tables, save_to) = match saved? {
+                Some(tables) => (tables, None),
+                None => (prepare_tables(config, &model, &entry)?, Some(entry.server_dir.clone())),
+            };
             background(tables.improve(save_to, Arc::clone(keep_on))?);
+        }
+        if model.has_weights() {
+            unverified.push(entry.part);
         }
         tracing::info!(
             model = model.info.name,
@@ -98,26 +110,43 @@ pub(crate) fn load_all(
             "model loaded"
         );
     }
+    verify(&unverified)
+}
+
+/// Checks weights against the hash that the digest covers, behind the first requests: damaged ones would give wrong
+/// answers that nobody notices, but a start need not wait for it.
+fn verify(parts: &[ServerPart]) -> Result<()> {
+    let quiet = pool(1, "sotto-verify", Some(BACKGROUND_NICE))?;
+    Ok(quiet.install(|| parts.iter().try_for_each(ServerPart::verify))?)
+}
+
+fn load_weights(model: &Model, entry: &SplitEntry) -> Result<()> {
+    model.set_weights(Arc::new(Weights::load(entry)?));
     Ok(())
 }
 
-/// The saved tables, or new ones and where to save them.
-fn load_tables(
-    config: &ServerConfig,
-    model: &Model,
-    entry: &SplitEntry,
-    pool: &rayon::ThreadPool,
-) -> Result<(Arc<Tables>, Option<PathBuf>)> {
-    if entry.tables_path().is_file() {
-        if let Some(tables) = pool.install(|| Tables::load(entry, config.form))? {
-            return Ok((Arc::new(tables), None));
-        }
-        tracing::info!(model = model.info.name, "saved tables are of another version; preparing them again");
+/// The saved tables, if there are any of this version.
+fn load_tables(config: &ServerConfig, model: &Model, entry: &SplitEntry) -> Result<Option<Arc<Tables>>> {
+    if !entry.tables_path().is_file() {
+        return Ok(None);
     }
+    let Some(tables) = Tables::load(entry, config.form)?.map(Arc::new) else {
+        tracing::info!(model = model.info.name, "saved tables are of another version; preparing them again");
+        return Ok(None);
+    };
+    model.set_tables(Arc::clone(&tables));
+    Ok(Some(tables))
+}
+
+fn prepare_tables(config: &ServerConfig, model: &Model, entry: &SplitEntry) -> Result<Arc<Tables>> {
+    // Tables outlive the weights that they were made from.
+    entry.part.verify()?;
     let tables = match model.weights_now() {
         Some(weights) => Tables::prepare(&weights, config)?,
         // A mask worker needs the weights for this only.
         None => Tables::prepare(&Weights::load(entry)?, config)?,
     };
-    Ok((Arc::new(tables), Some(entry.server_dir.clone())))
+    let tables = Arc::new(tables);
+    model.set_tables(Arc::clone(&tables));
+    Ok(tables)
 }

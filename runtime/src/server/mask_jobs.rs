@@ -15,13 +15,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
+use super::admission::{Bounded, PerCredential};
 use super::catalogue::blocking;
-use super::credentials::BatchState;
 use super::engine::Batch;
 use super::leases::MeteredLease;
 use super::mask_queue::{BlockSet, JobKey, Queue, Step};
 use super::refusal::status;
-use super::registry::Model;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::protocol::wire::mask_jobs_server::MaskJobs;
@@ -41,6 +40,8 @@ struct Payload {
     pieces: PieceSender,
     /// When the reader was last seen with room for a piece.
     had_room: Cell<Instant>,
+    /// In use, and so not idle, while the job waits.
+    _lease: Arc<MeteredLease>,
 }
 
 impl Payload {
@@ -63,12 +64,23 @@ pub(crate) struct MaskDriver {
     queue: Mutex<Queue<Payload>>,
     wake: Condvar,
     stop: AtomicBool,
+    /// Jobs that wait for tables or are being checked and charged, each with its keys.
+    entering: Arc<Bounded>,
+    entering_of: PerCredential,
 }
 
 impl MaskDriver {
     pub(crate) fn new() -> Arc<Self> {
-        let queue = Mutex::new(Queue::new());
-        Arc::new(Self { queue, wake: Condvar::new(), stop: AtomicBool::new(false) })
+        Arc::new(Self {
+            queue: Mutex::new(Queue::new()),
+            wake: Condvar::new(),
+            stop: AtomicBool::new(false),
+            entering: Bounded::new("the queue of mask jobs", limits::MAX_MASK_JOBS),
+            entering_of: PerCredential::new(
+                "this credential's queue of mask jobs",
+                limits::MAX_MASK_JOBS_PER_CREDENTIAL,
+            ),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue<Payload>> {
@@ -110,6 +122,9 @@ impl MaskDriver {
             shared.metrics.mask_jobs.set(queue.len() as i64);
             let step = queue.pick(Payload::has_room, |model| step_blocks(shared, model));
             if let Some(step) = step {
+                if queue.has_needed() {
+                    shared.foreground.mark();
+                }
                 let batches =
                     step.jobs.iter().filter_map(|&serial| Some(Arc::clone(&queue.payload(serial)?.batch)));
                 let batches = batches.collect();
@@ -212,20 +227,24 @@ impl MaskJobsService {
         // A client that reconnects may come back before its old stream is noticed dead.
         self.driver.cancel(key);
         self.driver.lock().check_room(key.0)?;
+        let _places = (self.driver.entering.enter()?, self.driver.entering_of.enter(key.0)?);
         let tables = model.tables().await?;
         let needed = message.priority() == Priority::Needed;
         let shared = Arc::clone(&self.shared);
         let keys = message.keys;
+        let held = Arc::clone(&lease);
         let batch = blocking(move || {
             let expanded = tables.keys(&keys)?;
             let keys_hash = *blake3::Hasher::new().update(&digest).update(&keys).finalize().as_bytes();
-            charge_once(&shared, &lease, &model, key, keys_hash)?;
+            let charge = || lease.use_masks(model.info.tau as u64);
+            shared.store.charge_batch(key.0, key.1, keys_hash, charge)?;
             let seed = shared.signing.job_seed(key.0, &key.1.0, &keys_hash);
             Ok(Batch { keys: Arc::new(expanded), seed })
         })
         .await?;
         let (pieces, receiver) = mpsc::channel(limits::MASK_PIECES_BUFFERED);
-        let payload = Payload { batch: Arc::new(batch), pieces, had_room: Cell::new(Instant::now()) };
+        let had_room = Cell::new(Instant::now());
+        let payload = Payload { batch: Arc::new(batch), pieces, had_room, _lease: held };
         self.driver.cancel(key);
         self.driver.lock().push(key, digest, needed, pending, payload)?;
         self.driver.wake.notify_all();
@@ -286,22 +305,6 @@ impl MaskJobs for MaskJobsService {
         });
         self.answer(outcome)
     }
-}
-
-/// Charges a batch the first time its id is seen.
-fn charge_once(
-    shared: &Shared,
-    lease: &MeteredLease,
-    model: &Model,
-    key: JobKey,
-    keys_hash: [u8; 32],
-) -> Result<()> {
-    if shared.store.remember_batch(key.0, key.1, keys_hash)? == BatchState::Known {
-        return Ok(());
-    }
-    lease.use_masks(model.info.tau as u64).inspect_err(|_| {
-        shared.store.forget_batch(key.0, key.1).ok();
-    })
 }
 
 fn wanted_blocks(message: &SubmitRequest, blocks: usize) -> Result<BlockSet> {

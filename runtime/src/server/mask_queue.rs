@@ -165,6 +165,11 @@ impl<P> Queue<P> {
         job.map(|job| job.needed = needed).is_some()
     }
 
+    /// Whether somebody waits for one of the jobs.
+    pub(crate) fn has_needed(&self) -> bool {
+        self.jobs.iter().any(|job| job.needed)
+    }
+
     pub(crate) fn payload(&self, serial: u64) -> Option<&P> {
         self.jobs.iter().find(|job| job.serial == serial).map(|job| &job.payload)
     }
@@ -266,7 +271,8 @@ mod tests {
             .map(|batch| queue.push(key(1, batch), MODEL, false, BlockSet::all(4), ()).unwrap())
             .collect();
         let modest = queue.push(key(2, 0), MODEL, false, BlockSet::all(4), ()).unwrap();
-        assert!(queue.set_needed(key(1, 4), true));
+        assert!(!queue.has_needed());
+        assert!(queue.set_needed(key(1, 4), true) && queue.has_needed());
         let step = queue.pick(|()| true, |_| 4).unwrap();
         assert_eq!(step.jobs, vec![greedy[4], greedy[0], modest, greedy[1]]);
     }

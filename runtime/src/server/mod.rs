@@ -11,6 +11,7 @@ mod catalogue;
 mod config;
 pub mod credentials;
 pub(crate) mod engine;
+mod foreground;
 mod health;
 pub mod leases;
 mod listen;
@@ -26,7 +27,7 @@ pub mod state;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -34,6 +35,7 @@ pub use config::{Form, Role, ServerConfig};
 
 use admission::{Bounded, PerCredential};
 use credentials::{Grant, Store, UNLIMITED};
+use foreground::Foreground;
 use leases::{LeaseBook, SigningKey};
 use mask_jobs::MaskDriver;
 use metrics::Metrics;
@@ -44,8 +46,11 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::tls::ServerIdentity;
 
-/// How often expired and revoked leases are ended.
+/// How often expired, idle and revoked leases are ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often batch ids that are long out of use are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Body tokens and mask slots of the credential made on the first start with a state directory: a long conversation
 /// of some 700 pages. Any budget that is useful for talking is enough to extract the weights (see SECURITY.md), so
@@ -64,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) downloads: Arc<Bounded>,
     pub(crate) body_streams: Arc<Bounded>,
     pub(crate) body_streams_of: PerCredential,
+    pub(crate) foreground: Foreground,
     draining: watch::Sender<bool>,
     /// Threads that save and expand tables; a stopping server waits for them.
     background: Mutex<Vec<JoinHandle<()>>>,
@@ -110,10 +116,11 @@ impl Shared {
     /// Ends leases and gives back what they did not use.
     fn sweep_leases(&self, all: bool) {
         if !self.config.roles.contains(&Role::Catalogue) {
-            self.leases.sweep(|_| false);
+            self.leases.sweep(Instant::now(), |_| false);
             return;
         }
-        let ended = self.leases.sweep(|who| all || self.store.is_revoked(who).unwrap_or(false));
+        let ended =
+            self.leases.sweep(Instant::now(), |who| all || self.store.is_revoked(who).unwrap_or(false));
         for (credential, unused) in ended {
             if let Err(error) = self.store.give_back(credential, self.returnable(unused)) {
                 tracing::error!(%error, "cannot give back what a lease did not use");
@@ -165,6 +172,7 @@ impl Server {
                 "this credential's list of body streams",
                 limits::MAX_BODY_STREAMS_PER_CREDENTIAL,
             ),
+            foreground: Foreground::new(),
             draining: watch::Sender::new(false),
             background: Mutex::default(),
             failure: Mutex::default(),
@@ -185,8 +193,11 @@ impl Server {
                 let background = |thread| {
                     shared.background.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
                 };
-                let draining = shared.drain_signal();
-                let keep_on: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || !*draining.borrow());
+                let expanding = Arc::clone(&shared);
+                let keep_on: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || {
+                    expanding.foreground.give_way();
+                    !expanding.is_draining()
+                });
                 if let Err(error) = loading::load_all(&shared.config, splits, &background, &keep_on) {
                     shared.fail(error);
                 }
@@ -320,17 +331,22 @@ fn connect_string(
     }
 }
 
-/// Ends leases every [`SWEEP_INTERVAL`] until the server drains.
+/// Ends leases every [`SWEEP_INTERVAL`] and forgets batches every [`FORGET_INTERVAL`], until the server drains.
 fn sweep(shared: &Shared) {
     let slice = Duration::from_millis(100);
-    let slices = SWEEP_INTERVAL.as_millis() / slice.as_millis();
+    let every = |interval: Duration| interval.as_millis() / slice.as_millis();
     for turn in 1_u128.. {
         if shared.is_draining() {
             return;
         }
         std::thread::sleep(slice);
-        if turn % slices == 0 {
+        if turn % every(SWEEP_INTERVAL) == 0 {
             shared.sweep_leases(false);
+        }
+        if turn % every(FORGET_INTERVAL) == 0
+            && let Err(error) = shared.store.forget_old_batches()
+        {
+            tracing::warn!(%error, "old batches are still remembered");
         }
     }
 }
