@@ -2,7 +2,7 @@
 """Writes the mixed set of the anonymizer: labelled documents with values as the package Faker makes them.
 
     pip install faker==40.63.0
-    python3 tools/make_mixed_set.py testdata/pii/mixed.txt testdata/pii/mixed-c.jsonl testdata/pii/mixed-d.jsonl
+    PYTHONHASHSEED=0 python3 tools/make_mixed_set.py testdata/pii/mixed.txt testdata/pii/mixed-c.jsonl testdata/pii/mixed-d.jsonl
 
 The first file holds documents, `### genre`, then text. Halves c and d take the documents of a genre in turn. Format and
 conventions as in `make_pii_set.py`; literal values are marked `[[LABEL|value]]`. Fields are filled by Faker: `{g}` given

@@ -1,6 +1,7 @@
 //! Addresses: their parts stand together, and some of them have a fixed form.
 
 use super::decode::Found;
+use super::postal;
 use super::postcodes::is_postcode;
 use super::regions;
 use super::span::{Entity, Source, Span};
@@ -63,6 +64,16 @@ const STATES: [(&str, &str); 51] = [
     ("WI", "Wisconsin"),
     ("WY", "Wyoming"),
 ];
+
+/// Whether this is the abbreviation of a US state.
+pub(super) fn is_state(short: &str) -> bool {
+    STATES.iter().any(|(own, _)| short == *own)
+}
+
+/// Whether a name in front of this word (lower case) is a street's.
+pub(super) fn is_street_word(word: &str) -> bool {
+    STREETS.contains(&word)
+}
 
 /// What names a part of a building.
 const UNITS: [&str; 15] = [
@@ -142,11 +153,11 @@ const STREET_PREFIXES: [&str; 18] = [
 /// Last parts of German, Dutch and Nordic street names written as one word.
 const STREET_ENDINGS: [&str; 8] = ["straße", "strasse", "str.", "weg", "gasse", "allee", "straat", "gatan"];
 
-fn lower(chars: &[char]) -> String {
+pub(super) fn lower(chars: &[char]) -> String {
     chars.iter().flat_map(|c| c.to_lowercase()).collect()
 }
 
-fn is_capitalised(text: &[char], word: &Word) -> bool {
+pub(super) fn is_capitalised(text: &[char], word: &Word) -> bool {
     text[word.start].is_uppercase()
 }
 
@@ -155,6 +166,7 @@ pub(super) fn refine_words(text: &[char], words: &mut [Word]) {
     streets(text, words);
     homes(text, words);
     cities_below_streets(text, words);
+    postal::refine(text, words);
     states(text, words);
     regions::refine(text, words);
     flights(text, words);
@@ -220,7 +232,7 @@ fn is_ordinal(text: &[char], word: &Word) -> bool {
 }
 
 /// `12`, `12B`, `1204`, `12-14`.
-fn is_house_number(text: &[char], word: &Word) -> bool {
+pub(super) fn is_house_number(text: &[char], word: &Word) -> bool {
     let inside = &text[word.start..word.end];
     inside.len() <= 6
         && inside[0].is_ascii_digit()
@@ -362,7 +374,7 @@ fn states(text: &[char], words: &mut [Word]) {
 }
 
 /// A comma, a space, or both.
-fn is_gap(gap: &[char]) -> bool {
+pub(super) fn is_gap(gap: &[char]) -> bool {
     gap.len() <= 3 && gap.iter().all(|c| matches!(c, ',' | ' '))
 }
 
@@ -387,6 +399,7 @@ pub(super) fn refine(text: &[char], words: &[Word], found: &mut Vec<Found>, fixe
     postcodes(text, found);
     lone_numbers(text, found);
     lone_streets(found);
+    lone_codes(text, found);
     found.sort_by_key(|found| (found.start, found.end));
 }
 
@@ -462,6 +475,51 @@ fn lone_streets(found: &mut Vec<Found>) {
         street.entity != Entity::StreetName
             || street.score >= SURE_STREET
             || parts.iter().any(|&(start, end)| distance(street, start, end) <= NEAR)
+    });
+}
+
+/// Words that announce a postcode.
+const CODES: [&str; 12] = [
+    "zip",
+    "zipcode",
+    "zip code",
+    "postcode",
+    "post code",
+    "postal",
+    "postal code",
+    "plz",
+    "postleitzahl",
+    "cap",
+    "cep",
+    "code postal",
+];
+
+/// Drops numbers that the model alone takes for postcodes and that stand alone.
+fn lone_codes(text: &[char], found: &mut Vec<Found>) {
+    let parts: Vec<(usize, usize)> = found
+        .iter()
+        .filter(|part| {
+            matches!(
+                part.entity,
+                Entity::StreetName | Entity::City | Entity::State | Entity::SecondaryAddress
+            )
+        })
+        .map(|part| (part.start, part.end))
+        .collect();
+    found.retain(|code| {
+        let number = text[code.start..code.end].iter().all(|c| c.is_ascii_digit() || *c == '-');
+        let before = lower(&text[code.start.saturating_sub(NEAR)..code.start]);
+        let said = CODES.iter().any(|word| {
+            before.match_indices(word).any(|(at, _)| {
+                let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
+                !letter(before[..at].chars().next_back()) && !letter(before[at + word.len()..].chars().next())
+            })
+        });
+        code.entity != Entity::ZipCode
+            || code.source != Source::Model
+            || !number
+            || said
+            || parts.iter().any(|&(start, end)| distance(code, start, end) <= NEAR)
     });
 }
 

@@ -6,240 +6,15 @@
 //! the value is not personal.
 
 use super::decode::{Found, is_number};
+use super::keywords::{FILLERS, KEYWORDS, Meaning, ORDER_PREFIXES};
 use super::span::{Entity, Source, Span};
 use super::words::Word;
+use Meaning::{Is, NotPersonal};
 
 /// How far back a keyword is looked for, in code points, line breaks excluded.
 const REACH: usize = 48;
 /// How far in front of a value a keyword may end for the value to count without the model.
 const CLOSE: usize = 26;
-
-/// What a keyword says about the value behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Is(Entity),
-    NotPersonal,
-}
-
-use Meaning::{Is, NotPersonal};
-
-/// Keywords in lower case. The one that ends closest in front of a value counts, the longest of those.
-const KEYWORDS: &[(&str, Meaning)] = &[
-    ("passport", Is(Entity::Passport)),
-    ("reisepass", Is(Entity::Passport)),
-    ("passnummer", Is(Entity::Passport)),
-    ("passeport", Is(Entity::Passport)),
-    ("pasaporte", Is(Entity::Passport)),
-    ("passaporto", Is(Entity::Passport)),
-    ("license", Is(Entity::DriversLicense)),
-    ("licence", Is(Entity::DriversLicense)),
-    ("driver id", Is(Entity::DriversLicense)),
-    ("dl", Is(Entity::DriversLicense)),
-    ("führerschein", Is(Entity::DriversLicense)),
-    ("permis de conduire", Is(Entity::DriversLicense)),
-    ("license plate", NotPersonal),
-    ("license key", NotPersonal),
-    ("routing", Is(Entity::RoutingNumber)),
-    ("aba", Is(Entity::RoutingNumber)),
-    ("rtn", Is(Entity::RoutingNumber)),
-    ("account", Is(Entity::BankAccount)),
-    ("acct", Is(Entity::BankAccount)),
-    ("a/c", Is(Entity::BankAccount)),
-    ("iban", Is(Entity::BankAccount)),
-    ("konto", Is(Entity::BankAccount)),
-    ("kontonummer", Is(Entity::BankAccount)),
-    ("compte", Is(Entity::BankAccount)),
-    ("cuenta", Is(Entity::BankAccount)),
-    ("tax id", Is(Entity::TaxId)),
-    ("tax identification", Is(Entity::TaxId)),
-    ("taxpayer", Is(Entity::TaxId)),
-    ("tax number", Is(Entity::TaxId)),
-    ("tax no", Is(Entity::TaxId)),
-    ("tax ref", Is(Entity::TaxId)),
-    ("tin", Is(Entity::TaxId)),
-    ("itin", Is(Entity::TaxId)),
-    ("ein", Is(Entity::TaxId)),
-    ("vat", Is(Entity::TaxId)),
-    ("tva", Is(Entity::TaxId)),
-    ("nif", Is(Entity::TaxId)),
-    ("steuernummer", Is(Entity::TaxId)),
-    ("steuer-id", Is(Entity::TaxId)),
-    ("ust-id", Is(Entity::TaxId)),
-    ("ssn", Is(Entity::Ssn)),
-    ("social security", Is(Entity::Ssn)),
-    ("national id", Is(Entity::GovernmentId)),
-    ("national identity", Is(Entity::GovernmentId)),
-    ("national insurance", Is(Entity::GovernmentId)),
-    ("government id", Is(Entity::GovernmentId)),
-    ("identity card", Is(Entity::GovernmentId)),
-    ("id card", Is(Entity::GovernmentId)),
-    ("id number", Is(Entity::GovernmentId)),
-    ("id no", Is(Entity::GovernmentId)),
-    ("citizen id", Is(Entity::GovernmentId)),
-    ("state id", Is(Entity::GovernmentId)),
-    ("personalausweis", Is(Entity::GovernmentId)),
-    ("dni", Is(Entity::GovernmentId)),
-    ("nie", Is(Entity::GovernmentId)),
-    ("aadhaar", Is(Entity::GovernmentId)),
-    ("nino", Is(Entity::GovernmentId)),
-    ("nhs", Is(Entity::GovernmentId)),
-    ("medicare", Is(Entity::GovernmentId)),
-    ("voter id", Is(Entity::GovernmentId)),
-    ("phone", Is(Entity::PhoneNumber)),
-    ("telephone", Is(Entity::PhoneNumber)),
-    ("tel", Is(Entity::PhoneNumber)),
-    ("mobile", Is(Entity::PhoneNumber)),
-    ("cell", Is(Entity::PhoneNumber)),
-    ("fax", Is(Entity::PhoneNumber)),
-    ("call", Is(Entity::PhoneNumber)),
-    ("whatsapp", Is(Entity::PhoneNumber)),
-    ("callback", Is(Entity::PhoneNumber)),
-    ("handy", Is(Entity::PhoneNumber)),
-    ("telefon", Is(Entity::PhoneNumber)),
-    ("téléphone", Is(Entity::PhoneNumber)),
-    ("teléfono", Is(Entity::PhoneNumber)),
-    ("credit card", Is(Entity::CreditCardNumber)),
-    ("card number", Is(Entity::CreditCardNumber)),
-    ("tfn", Is(Entity::TaxId)),
-    ("pan", Is(Entity::TaxId)),
-    ("nip", Is(Entity::TaxId)),
-    ("trn", Is(Entity::TaxId)),
-    ("utr", Is(Entity::TaxId)),
-    ("cuit", Is(Entity::TaxId)),
-    ("gstin", Is(Entity::TaxId)),
-    ("abn", Is(Entity::TaxId)),
-    ("codice fiscale", Is(Entity::TaxId)),
-    ("partita iva", Is(Entity::TaxId)),
-    ("cpf", Is(Entity::TaxId)),
-    ("cnpj", Is(Entity::TaxId)),
-    ("rfc", Is(Entity::TaxId)),
-    ("vat number", Is(Entity::TaxId)),
-    ("vergi no", Is(Entity::TaxId)),
-    ("tax code", Is(Entity::TaxId)),
-    ("tax reference", Is(Entity::TaxId)),
-    ("identifiant fiscal", Is(Entity::TaxId)),
-    ("numéro fiscal", Is(Entity::TaxId)),
-    ("nin", Is(Entity::GovernmentId)),
-    ("pesel", Is(Entity::GovernmentId)),
-    ("nric", Is(Entity::GovernmentId)),
-    ("my number", Is(Entity::GovernmentId)),
-    ("resident registration", Is(Entity::GovernmentId)),
-    ("kimlik", Is(Entity::GovernmentId)),
-    ("curp", Is(Entity::GovernmentId)),
-    ("emirates id", Is(Entity::GovernmentId)),
-    ("pps", Is(Entity::GovernmentId)),
-    ("ppsn", Is(Entity::GovernmentId)),
-    ("personnummer", Is(Entity::GovernmentId)),
-    ("henkilötunnus", Is(Entity::GovernmentId)),
-    ("cnic", Is(Entity::GovernmentId)),
-    ("hkid", Is(Entity::GovernmentId)),
-    ("bsn", Is(Entity::GovernmentId)),
-    ("social insurance", Is(Entity::GovernmentId)),
-    ("sin number", Is(Entity::GovernmentId)),
-    ("sin:", Is(Entity::GovernmentId)),
-    ("cédula", Is(Entity::GovernmentId)),
-    ("cedula", Is(Entity::GovernmentId)),
-    ("carta d'identità", Is(Entity::GovernmentId)),
-    ("carte d'identité", Is(Entity::GovernmentId)),
-    ("documento de identidad", Is(Entity::GovernmentId)),
-    ("ausweis", Is(Entity::GovernmentId)),
-    ("ausweisnummer", Is(Entity::GovernmentId)),
-    ("military id", Is(Entity::GovernmentId)),
-    ("rg", Is(Entity::GovernmentId)),
-    ("carnet de conducir", Is(Entity::DriversLicense)),
-    ("licencia de conducir", Is(Entity::DriversLicense)),
-    ("patente di guida", Is(Entity::DriversLicense)),
-    ("prawo jazdy", Is(Entity::DriversLicense)),
-    ("cnh", Is(Entity::DriversLicense)),
-    ("rijbewijs", Is(Entity::DriversLicense)),
-    ("auth code", NotPersonal),
-    ("authorization code", NotPersonal),
-    ("approval code", NotPersonal),
-    ("badge", NotPersonal),
-    ("asset tag", NotPersonal),
-    ("batch", NotPersonal),
-    ("lot", NotPersonal),
-    ("vin", NotPersonal),
-    ("vin range", NotPersonal),
-    ("sn", NotPersonal),
-    ("s/n", NotPersonal),
-    ("pzn", NotPersonal),
-    ("part", NotPersonal),
-    ("module", NotPersonal),
-    ("aktenzeichen", NotPersonal),
-    ("geschäftszeichen", NotPersonal),
-    ("file no", NotPersonal),
-    ("docket", NotPersonal),
-    ("bauteil", NotPersonal),
-    ("teil", NotPersonal),
-    ("cost centre", NotPersonal),
-    ("cost center", NotPersonal),
-    ("kb", NotPersonal),
-    ("asin", NotPersonal),
-    ("agreement", NotPersonal),
-    ("agreement no", NotPersonal),
-    ("mandatsreferenz", NotPersonal),
-    ("mandate reference", NotPersonal),
-    ("trace", NotPersonal),
-    ("traceparent", NotPersonal),
-    ("asset", NotPersonal),
-    ("product code", NotPersonal),
-    ("customer number", NotPersonal),
-    ("customer no", NotPersonal),
-    ("customer id", NotPersonal),
-    ("kundennummer", NotPersonal),
-    ("track", NotPersonal),
-    ("order", NotPersonal),
-    ("invoice", NotPersonal),
-    ("ticket", NotPersonal),
-    ("case", NotPersonal),
-    ("reference", NotPersonal),
-    ("reference code", NotPersonal),
-    ("ref", NotPersonal),
-    ("tracking", NotPersonal),
-    ("tracking code", NotPersonal),
-    ("parcel", NotPersonal),
-    ("commit", NotPersonal),
-    ("sha", NotPersonal),
-    ("build", NotPersonal),
-    ("version", NotPersonal),
-    ("serial", NotPersonal),
-    ("serial number", NotPersonal),
-    ("part number", NotPersonal),
-    ("isbn", NotPersonal),
-    ("ean", NotPersonal),
-    ("sku", NotPersonal),
-    ("cve", NotPersonal),
-    ("error", NotPersonal),
-    ("page", NotPersonal),
-    ("port", NotPersonal),
-    ("model", NotPersonal),
-    ("item", NotPersonal),
-    ("article", NotPersonal),
-    ("reservation", NotPersonal),
-    ("booking", NotPersonal),
-    ("confirmation", NotPersonal),
-    ("flight", NotPersonal),
-    ("issue", NotPersonal),
-    ("bestellung", NotPersonal),
-    ("commande", NotPersonal),
-    ("pedido", NotPersonal),
-    ("rechnung", NotPersonal),
-    ("facture", NotPersonal),
-    ("factura", NotPersonal),
-];
-
-/// Words that may stand between a keyword and a value that is not personal.
-const FILLERS: [&str; 18] = [
-    "no", "nr", "num", "number", "numbers", "code", "codes", "id", "is", "was", "the", "s", "it", "with",
-    "of", "device", "your", "this",
-];
-
-/// Letters with which order and ticket numbers begin.
-const ORDER_PREFIXES: [&str; 18] = [
-    "KB", "SN", "RMA", "LOT", "ORD", "ORDER", "INC", "CASE", "SO", "PO", "INV", "REF", "TKT", "CVE", "RFC",
-    "ISO", "SKU", "BUG",
-];
 
 /// A value that may be a number or code: `[start, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +25,10 @@ struct Value {
 
 /// Corrects, adds and removes spans of numbers and codes.
 pub(super) fn refine(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
-    found.retain(|found| !is_numeric_kind(found.entity) || !is_no_identifier(text, found.start, found.end));
+    found.retain(|found| {
+        let none = is_no_identifier(text, found.start, found.end) || is_ratio(text, found);
+        !is_numeric_kind(found.entity) || !none
+    });
     for value in values(text) {
         let mut recognized = fixed.iter().filter(|span| span.start < value.end && value.start < span.end);
         let spoken = keyword(text, value.start);
@@ -276,8 +54,14 @@ pub(super) fn refine(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
             Some((Is(entity), distance))
                 if fits(text, value, entity) && (score > 0.0 || distance <= CLOSE) =>
             {
-                let entity =
-                    if entity == Entity::Ssn && digits(text, value) != 9 { Entity::TaxId } else { entity };
+                let entity = match (entity, digits(text, value)) {
+                    (Entity::Ssn, count) if count != 9 => Entity::TaxId,
+                    // A Japanese My Number has twelve digits.
+                    (Entity::GovernmentId, count) if count != 12 && says_my_number(text, value.start) => {
+                        Entity::PhoneNumber
+                    }
+                    _ => entity,
+                };
                 // A keyword says which kind of number it is, but phones the model knows better.
                 if entity == Entity::PhoneNumber && score > 0.0 && !is_phone_like(text, value) {
                     continue;
@@ -305,14 +89,26 @@ pub(super) fn refine(text: &[char], found: &mut Vec<Found>, fixed: &[Span]) {
 }
 
 /// Words in front of a version number, which may look like the address of a machine.
-const VERSION_WORDS: [&str; 8] =
-    ["version", "update", "upgrade", "release", "firmware", "driver", "build", "kernel"];
+const VERSION_WORDS: [&str; 12] = [
+    "version",
+    "update",
+    "upgrade",
+    "release",
+    "firmware",
+    "driver",
+    "build",
+    "kernel",
+    "section",
+    "chapter",
+    "clause",
+    "paragraph",
+];
 /// Probability of another type from which the model is believed over a recognizer that knows the form only.
 const CONTRADICTED: f32 = 0.7;
 
 /// Whether a recognizer's span is more likely something else.
 ///
-/// Recognizers of e-mail addresses, cards, IBANs and the like are never doubted. Phone numbers, addresses of machines
+/// Recognizers of e-mail addresses, IBANs and the like are never doubted. Phone numbers, addresses of machines
 /// and tax numbers are bare digits: a date, a version, an order number or the number that a keyword names looks the
 /// same.
 pub(super) fn is_doubtful(text: &[char], words: &[Word], span: &Span) -> bool {
@@ -345,6 +141,11 @@ pub(super) fn is_doubtful(text: &[char], words: &[Word], span: &Span) -> bool {
                 });
             let not_personal = matches!(spoken, Some((NotPersonal, _)));
             is_date(inside) || ordered || postcode || not_personal || (other && inside.first() != Some(&'+'))
+        }
+        // Numbers of orders and parcels have check digits too.
+        Entity::CreditCardNumber => {
+            let grouped = inside.iter().any(|c| matches!(c, ' ' | '-'));
+            !grouped && matches!(spoken, Some((NotPersonal, _)))
         }
         Entity::Ssn | Entity::TaxId => {
             matches!(spoken, Some((Is(entity), _)) if !matches!(entity, Entity::Ssn | Entity::TaxId))
@@ -427,13 +228,18 @@ fn is_phone_like(text: &[char], value: Value) -> bool {
     (7..=15).contains(&digits(text, value)) && !inside.iter().any(|c| c.is_alphabetic())
 }
 
-/// A number as it is dialled: from `0` or `+`, 9 to 13 digits in groups.
+/// A number as it is dialled: from `0` or `+`, 9 to 13 digits in groups, the first with an area code.
 fn is_dialled(text: &[char], value: Value) -> bool {
     let inside = &text[value.start..value.end];
+    let opened = usize::from(inside[0] == '(');
+    let first = inside[opened..].iter().take_while(|c| c.is_ascii_digit()).count();
+    let area = inside.contains(&' ') || (3..=5).contains(&first);
+    let grouped = inside.iter().any(|c| matches!(c, ' ' | '-' | '/' | ')'));
     is_phone_like(text, value)
         && (9..=13).contains(&digits(text, value))
-        && matches!(inside[0], '0' | '+')
-        && inside.contains(&' ')
+        && matches!(inside.get(opened), Some('0' | '+'))
+        && area
+        && grouped
         && !inside.contains(&'.')
 }
 
@@ -458,6 +264,23 @@ fn fits(text: &[char], value: Value, entity: Entity) -> bool {
         Entity::Ssn => count >= 7,
         _ => count >= 5 || (count >= 4 && inside.len() >= 6),
     }
+}
+
+/// Two numbers with a slash between them, as `10240/65536`, that the model alone takes for an identifier.
+fn is_ratio(text: &[char], found: &Found) -> bool {
+    let digit = |c: &char| c.is_ascii_digit();
+    let start = text[..found.start].iter().rposition(|c| !digit(c) && *c != '/').map_or(0, |at| at + 1);
+    let end =
+        text[found.end..].iter().position(|c| !digit(c) && *c != '/').map_or(text.len(), |n| found.end + n);
+    let parts: Vec<&[char]> = text[start..end].split(|c| *c == '/').collect();
+    let numbers = parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && part.iter().all(digit));
+    let inside = found.start >= start && text[found.start..found.end].iter().all(|c| digit(c) || *c == '/');
+    numbers
+        && inside
+        && matches!(
+            found.entity,
+            Entity::TaxId | Entity::BankAccount | Entity::GovernmentId | Entity::Passport
+        )
 }
 
 /// Money, percentages and measures.
@@ -487,7 +310,9 @@ fn is_date(inside: &[char]) -> bool {
     let number = |part: &str, longest: usize| part.len() <= longest && part.parse::<u32>().is_ok();
     let year = |part: &str| part.len() == 4 && (part.starts_with("19") || part.starts_with("20"));
     let short = |part: &str| number(part, 2) && part.parse::<u32>().is_ok_and(|n| n <= 31);
-    (year(a) && short(b) && short(c)) || (short(a) && short(b) && (year(c) || number(c, 2)))
+    // "77/03/2025": the number of an invoice in a month.
+    let monthly = number(a, 4) && short(b) && year(c) && text.contains('/');
+    monthly || (year(a) && short(b) && short(c)) || (short(a) && short(b) && (year(c) || number(c, 2)))
 }
 
 /// A UUID (RFC 9562).
@@ -597,6 +422,13 @@ fn keyword(text: &[char], at: usize) -> Option<(Meaning, usize)> {
     }
     let other_value = between.iter().filter(|c| c.is_ascii_digit()).count() >= 3;
     (!other_value).then_some((meaning, distance))
+}
+
+/// Whether "my number" stands in front of a value.
+fn says_my_number(text: &[char], at: usize) -> bool {
+    let window: Vec<char> =
+        text[at.saturating_sub(REACH)..at].iter().map(|c| c.to_ascii_lowercase()).collect();
+    last_end(&window, "my number").is_some()
 }
 
 /// Where the last occurrence of a keyword as a whole word ends; a plural or `#` may follow.

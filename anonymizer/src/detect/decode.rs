@@ -6,6 +6,7 @@ use super::fields;
 use super::names;
 use super::postcodes::is_postcode;
 use super::span::{Entity, Source, Span};
+use super::tables;
 use super::words::{Tagset, Token, Word, words};
 
 /// For capitalised words that are most likely names.
@@ -65,6 +66,7 @@ pub fn decode(
     let mut found = merge(text, &words);
     context::refine(text, &mut found, fixed);
     address::refine(text, &words, &mut found, fixed);
+    tables::refine(text, &words, &mut found, fixed);
     let mut spans: Vec<Span> = found
         .into_iter()
         .filter_map(|found| trimmed(text, found))

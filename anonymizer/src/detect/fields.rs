@@ -1,46 +1,24 @@
-//! Forms, JSON and the like: the name of a field says what its value is.
+//! Forms, JSON, XML and the like: the name of a field says what its value is.
 
+use super::columns::{Column, column};
 use super::span::Entity;
 use super::words::Word;
-
-/// Names of fields in lower case, spaces for any separator.
-const FIELDS: &[(&str, Entity)] = &[
-    ("first name", Entity::GivenName),
-    ("firstname", Entity::GivenName),
-    ("given name", Entity::GivenName),
-    ("given names", Entity::GivenName),
-    ("forename", Entity::GivenName),
-    ("prénom", Entity::GivenName),
-    ("vorname", Entity::GivenName),
-    ("surname", Entity::Surname),
-    ("last name", Entity::Surname),
-    ("lastname", Entity::Surname),
-    ("family name", Entity::Surname),
-    ("nachname", Entity::Surname),
-    ("apellido", Entity::Surname),
-    ("cognome", Entity::Surname),
-    ("city", Entity::City),
-    ("town", Entity::City),
-    ("home town", Entity::City),
-    ("hometown", Entity::City),
-    ("place of birth", Entity::City),
-    ("birthplace", Entity::City),
-    ("geburtsort", Entity::City),
-    ("wohnort", Entity::City),
-    ("ville", Entity::City),
-    ("ciudad", Entity::City),
-    ("province", Entity::State),
-    ("bundesland", Entity::State),
-    ("county", Entity::State),
-];
 
 /// Probability of being personal from which a word is a field's value.
 const LEAST: f32 = 0.05;
 /// Code points of the longest field name and what separates it from its value.
-const REACH: usize = 28;
+const REACH: usize = 40;
 
 /// Gives words directly behind a field's name, and those that go on with them, the field's type.
 pub(super) fn refine(text: &[char], words: &mut [Word]) {
+    for word in words.iter_mut().filter(|word| word.entity.is_some()) {
+        let name: String = text[word.start..word.end].iter().collect();
+        let behind: String = text[word.end..].iter().take(4).collect();
+        let named = behind.starts_with(':') || behind == " ..." || behind.starts_with("...");
+        if named && column(&name).is_some() {
+            word.clear();
+        }
+    }
     for first in 0..words.len() {
         let Some(entity) = field(text, words[first].start) else { continue };
         let mut last = first;
@@ -63,28 +41,38 @@ fn is_value(text: &[char], word: &Word) -> bool {
     inside[0].is_alphabetic() && !inside.iter().any(char::is_ascii_digit)
 }
 
-/// The type of the field whose value begins at `at`: its name, quotation marks perhaps, a colon or a wide gap.
+/// The type of the field whose value begins at `at`: its name, then a colon, an equals sign, a wide gap, dots that lead
+/// to the value, or the end of a tag.
 fn field(text: &[char], at: usize) -> Option<Entity> {
-    let before: Vec<char> =
-        text[at.saturating_sub(REACH)..at].iter().flat_map(|c| c.to_lowercase()).collect();
+    let before = &text[at.saturating_sub(REACH)..at];
     let line = before.iter().rposition(|c| *c == '\n').map_or(0, |end| end + 1);
     let before = &before[line..];
     let name_end = before.iter().rposition(|c| c.is_alphanumeric())? + 1;
     let gap: String = before[name_end..].iter().collect();
-    let separated = gap.contains(':') || gap.contains('=') || gap.contains("   ");
-    let clean = gap.chars().all(|c| matches!(c, ':' | '=' | ' ' | '"' | '\'' | '\t'));
+    let tag = gap == ">";
+    let separated = tag || [":", "=", "   ", "\t", "..."].iter().any(|mark| gap.contains(mark));
+    let clean = gap.chars().all(|c| matches!(c, ':' | '=' | ' ' | '"' | '\'' | '\t' | '[' | '.')) || tag;
     if !separated || !clean {
         return None;
     }
-    let name: String =
-        before[..name_end].iter().map(|c| if matches!(c, '_' | '-') { ' ' } else { *c }).collect();
-    FIELDS
-        .iter()
-        .filter(|(field, _)| {
-            name.strip_suffix(field).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
-        })
-        .max_by_key(|(field, _)| field.len())
-        .map(|(_, entity)| *entity)
+    let foreign = |c: char| !(c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '\'' | '\u{2019}'));
+    let name: String = before[..name_end].iter().collect();
+    let name = name.rsplit(foreign).next().unwrap_or_default();
+    let opened = before[..name_end].iter().rev().nth(name.chars().count());
+    match column(name) {
+        Some(Column::Is(entity)) if is_worded(entity) => Some(entity),
+        _ if tag || opened == Some(&'"') => match name {
+            "first" => Some(Entity::GivenName),
+            "last" => Some(Entity::Surname),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Types whose values are words; of numbers, the keywords of [`super::context`] take care.
+fn is_worded(entity: Entity) -> bool {
+    matches!(entity, Entity::GivenName | Entity::Surname | Entity::City | Entity::State)
 }
 
 #[cfg(test)]
@@ -99,9 +87,13 @@ mod tests {
         };
         assert_eq!(at("First name: Ann", "Ann"), Some(Entity::GivenName));
         assert_eq!(at("{\"family_name\":\"Lee\"}", "Lee"), Some(Entity::Surname));
+        assert_eq!(at("{\"given\":[\"Ann\"]}", "Ann"), Some(Entity::GivenName));
+        assert_eq!(at("<last>Lee</last>", "Lee"), Some(Entity::Surname));
+        assert_eq!(at("Last name ...... Lee", "Lee"), Some(Entity::Surname));
         assert_eq!(at("2. Town        Leeds", "Leeds"), Some(Entity::City));
         assert_eq!(at("the city Leeds", "Leeds"), None);
         assert_eq!(at("City\nLeeds", "Leeds"), None);
         assert_eq!(at("capacity: Leeds", "Leeds"), None);
+        assert_eq!(at("first: Leeds", "Leeds"), None);
     }
 }

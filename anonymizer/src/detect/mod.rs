@@ -6,16 +6,21 @@
 
 mod address;
 mod canary;
+mod columns;
 mod common_words;
 mod context;
 pub mod decode;
 pub mod error;
 mod fields;
+mod keywords;
+mod mentions;
 mod names;
 pub mod overlap;
+mod postal;
 mod postcodes;
 mod regions;
 pub mod span;
+mod tables;
 mod windows;
 pub mod words;
 

@@ -1,6 +1,7 @@
 //! Names: what the words around a word and the rest of the text say about it.
 
-use super::common_words::{is_closing, is_cue, is_named_thing, is_no_name};
+use super::common_words::{is_closing, is_cue, is_firm, is_named_thing, is_no_name, is_partner};
+use super::mentions;
 use super::span::{Entity, Span};
 use super::words::Word;
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ const PARTICLES: [&str; 18] = [
 ];
 
 /// Titles that stand in front of a surname, or of a full name.
-const TITLES: [&str; 26] = [
+const TITLES: &[&str] = &[
     "doctor",
     "mr",
     "mrs",
@@ -57,7 +58,35 @@ const TITLES: [&str; 26] = [
     "signora",
     "sgt",
     "capt",
+    "mlle",
+    "dña",
+    "dott",
+    "sig",
+    "signorina",
+    "mevrouw",
+    "mevr",
+    "dhr",
+    "pani",
+    "fru",
+    "senhor",
+    "senhora",
+    "rev",
+    "reverend",
+    "rabbi",
+    "officer",
+    "detective",
+    "inspector",
+    "sergeant",
+    "captain",
+    "lieutenant",
+    "colonel",
+    "senator",
 ];
+
+/// Whether this is a title (lower case).
+pub(super) fn is_title(word: &str) -> bool {
+    TITLES.contains(&word)
+}
 
 /// Words behind which a name in full is likely, also with the surname first.
 const HOLDERS: [&str; 10] =
@@ -80,21 +109,23 @@ pub(super) fn refine(text: &[char], words: &mut [Word], fixed: &[Span]) {
     behind_given_names(text, words);
     full_names(text, words);
     surname_first(text, words);
+    shouted(text, words);
     particles(text, words);
+    mentions::refine(text, words);
     repeated(text, words, fixed);
     manifests(text, words);
     speakers(text, words);
 }
 
-fn is_name(word: &Word) -> bool {
+pub(super) fn is_name(word: &Word) -> bool {
     matches!(word.entity, Some(Entity::GivenName | Entity::Surname))
 }
 
-fn lower(text: &[char], word: &Word) -> String {
+pub(super) fn lower(text: &[char], word: &Word) -> String {
     text[word.start..word.end].iter().flat_map(|c| c.to_lowercase()).collect()
 }
 
-fn is_capitalised(text: &[char], word: &Word) -> bool {
+pub(super) fn is_capitalised(text: &[char], word: &Word) -> bool {
     text[word.start].is_uppercase() && text[word.start..word.end].iter().all(|c| !c.is_numeric())
 }
 
@@ -269,11 +300,20 @@ fn common(text: &[char], words: &mut [Word]) {
                 break;
             }
             let word = lower(text, &words[next]);
-            if is_named_thing(&word) && words[next].entity != Some(Entity::StreetName) {
+            let capitalised = is_capitalised(text, &words[next]);
+            let thing = is_named_thing(&word) || capitalised && is_firm(&word);
+            if thing && words[next].entity != Some(Entity::StreetName) {
                 last = next;
                 break;
             }
-            if !is_capitalised(text, &words[next]) {
+            let partners = words
+                .get(next + 1)
+                .is_some_and(|behind| adjoin(text, &words[next], behind) && is_partner(&lower(text, behind)));
+            if matches!(word.as_str(), "and" | "&" | "und" | "et" | "y") && partners {
+                last = next + 1;
+                break;
+            }
+            if !capitalised {
                 break;
             }
         }
@@ -300,7 +340,7 @@ fn uncapitalised(text: &[char], words: &mut [Word]) {
 }
 
 /// Whether exactly one space stands between two words.
-fn adjoin(text: &[char], a: &Word, b: &Word) -> bool {
+pub(super) fn adjoin(text: &[char], a: &Word, b: &Word) -> bool {
     text.get(a.end..b.start) == Some(&[' '])
 }
 
@@ -415,6 +455,28 @@ fn surname_first(text: &[char], words: &mut [Word]) {
         if both_given && alone && words[first].probability(Entity::Surname) >= 0.02 {
             words[first].entity = Some(Entity::Surname);
         }
+    }
+}
+
+/// Of a pair of names of which one is in capitals, that is the surname ("KIM Minjun", "Anna SCHMIDT").
+fn shouted(text: &[char], words: &mut [Word]) {
+    let upper = |word: &Word| {
+        let inside = &text[word.start..word.end];
+        inside.len() >= 3 && inside.iter().all(|c| c.is_uppercase() || matches!(c, '-' | '\'' | '\u{2019}'))
+    };
+    for i in 1..words.len() {
+        let (a, b) = (&words[i - 1], &words[i]);
+        let pair = is_name(a)
+            && is_name(b)
+            && adjoin(text, a, b)
+            && is_capitalised(text, a)
+            && is_capitalised(text, b);
+        if !pair || upper(a) == upper(b) {
+            continue;
+        }
+        let (surname, given) = if upper(a) { (i - 1, i) } else { (i, i - 1) };
+        words[surname].entity = Some(Entity::Surname);
+        words[given].entity = Some(Entity::GivenName);
     }
 }
 

@@ -107,7 +107,8 @@ fn is_known(digits: &[u8]) -> bool {
     let amex = matches!(two, 34 | 37) && length == 15;
     let diners = ((300..=305).contains(&three) || matches!(two, 36 | 38 | 39)) && (14..=19).contains(&length);
     let discover = (four == 6011 || (644..=649).contains(&three) || two == 65) && (16..=19).contains(&length);
-    let jcb = (3528..=3589).contains(&four) && (16..=19).contains(&length);
+    let jcb = (3528..=3589).contains(&four) && (16..=19).contains(&length)
+        || matches!(four, 1800 | 2131) && length == 15;
     let unionpay = two == 62 && (16..=19).contains(&length);
     let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763) && length >= 12;
     let mir = (2200..=2204).contains(&four) && (16..=19).contains(&length);

@@ -4,11 +4,17 @@
 use iban::Iban;
 use regex::Regex;
 
-use super::{Candidate, Recognizer, after, before, built_in};
+use super::{Candidate, Recognizer, after, before, built_in, context, stands_alone};
 use crate::detect::Entity;
 
 /// Country, check digits, and up to 30 letters and digits in groups.
 const PATTERN: &str = r"(?i)[A-Z]{2} ?\d{2}(?:[ \u{a0}-]?[A-Z0-9]){11,30}";
+
+/// The same in groups of four, or in one piece.
+const GROUPED: &str = r"[A-Z]{2}\d{2}(?:(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[A-Z0-9]{11,30})";
+
+/// How far in front of a number its name may begin, in bytes.
+const CONTEXT_REACH: usize = 16;
 
 /// Lengths of the registry's shortest (Norway) and longest (Malta, with room) numbers.
 const LENGTHS: std::ops::RangeInclusive<usize> = 15..=34;
@@ -16,12 +22,13 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 15..=34;
 /// The recognizer of international bank account numbers.
 pub struct IbanNumber {
     pattern: Regex,
+    grouped: Regex,
 }
 
 impl IbanNumber {
     /// The recognizer.
     pub fn new() -> Self {
-        Self { pattern: built_in(PATTERN) }
+        Self { pattern: built_in(PATTERN), grouped: built_in(GROUPED) }
     }
 }
 
@@ -37,6 +44,7 @@ impl Recognizer for IbanNumber {
     }
 
     fn find(&self, text: &str, found: &mut Vec<Candidate>) {
+        let first = found.len();
         let mut from = 0;
         while let Some(place) = self.pattern.find_at(text, from) {
             let start = place.start();
@@ -53,6 +61,26 @@ impl Recognizer for IbanNumber {
                 }
                 // One number may begin inside what looked like another.
                 None => from = start + 1,
+            }
+        }
+        // A typing error does not make a number public that is said to be an IBAN.
+        let valid = found.len();
+        for place in self.grouped.find_iter(text) {
+            let range = place.range();
+            let length = place.as_str().bytes().filter(u8::is_ascii_alphanumeric).count();
+            let next = first + found[first..valid].partition_point(|other| other.range.end <= range.start);
+            let known = next < valid && found[next].range.start < range.end;
+            if !known
+                && LENGTHS.contains(&length)
+                && stands_alone(text, &range)
+                && context::in_front(text, &range, &["iban"], CONTEXT_REACH)
+            {
+                found.push(Candidate {
+                    range,
+                    label: Entity::BankAccount.into(),
+                    score: 0.8,
+                    reason: "form of an IBAN and its name in front of it",
+                });
             }
         }
     }

@@ -12,7 +12,8 @@ use crate::detect::Entity;
 use crate::error::{Error, Result};
 
 const INTERNATIONAL: &str = r"(?:\+|\b00) ?[1-9](?:[ \u{a0}().\u{2011}\u{2013}/-]{0,3}\d){6,14}";
-const NORTH_AMERICAN: &str = r"(?:1[-. ]?)?(?:\([2-9]\d{2}\)[ -]?|[2-9]\d{2}[-.])[2-9]\d{2}[-. ]\d{4}";
+const NORTH_AMERICAN: &str =
+    r"(?:(?:\+|00)?1[-. ]?)?(?:\([2-9]\d{2}\)[ -]?|[2-9]\d{2}[-.])[2-9]\d{2}[-. ]\d{4}";
 /// A trunk prefix, or digits in groups.
 const NATIONAL: &str = r"\(?\d{1,5}\)?(?:[ \u{a0}().\u{2011}\u{2013}/-]{0,2}\d){5,11}";
 /// Behind a number.

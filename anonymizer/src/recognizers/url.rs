@@ -45,7 +45,7 @@ impl Recognizer for Url {
                 .as_str()
                 .trim_start_matches(|c| c != '/' && c != '.')
                 .trim_start_matches(['/', '.', ':']);
-            if trimmed(rest).chars().any(char::is_alphanumeric) {
+            if trimmed(rest).chars().any(char::is_alphanumeric) && !is_this_machine(rest) {
                 push(place.start(), place.as_str(), 1.0, "web address with a scheme or www");
             }
         }
@@ -56,6 +56,15 @@ impl Recognizer for Url {
             }
         }
     }
+}
+
+/// Whether an address behind its scheme leads nowhere but to the machine it is used on (RFC 6761, RFC 1122).
+fn is_this_machine(rest: &str) -> bool {
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    host.eq_ignore_ascii_case("localhost")
+        || host == "[::1]"
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
 }
 
 /// An address without the punctuation of the sentence around it; brackets stay if they were opened inside.

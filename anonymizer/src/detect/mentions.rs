@@ -1,0 +1,201 @@
+//! How people are mentioned, and what only looks like it: greetings, a name that stands in full elsewhere, parts of
+//! programs, things named after somebody.
+
+use super::names::{adjoin, is_name, is_title, lower};
+use super::span::Entity;
+use super::words::Word;
+use std::collections::HashMap;
+
+/// Greetings behind which somebody is called by the given name. Lower case.
+const GREETINGS: [&str; 20] = [
+    "hi", "hello", "hey", "hiya", "heya", "howdy", "yo", "hola", "ciao", "salut", "hallo", "moin", "servus",
+    "hej", "hei", "ahoj", "olá", "cześć", "thanks", "cheers",
+];
+/// Words behind which a name is that of a brand. Lower case.
+const MAKES: [&str; 6] = ["make", "brand", "marke", "marque", "marca", "manufacturer"];
+/// Articles of the languages with capitalised names only.
+const ARTICLES: [&str; 7] = ["the", "a", "an", "this", "that", "every", "each"];
+/// Confidence below which a name yields to what stands around it.
+const UNSURE: f32 = 0.6;
+/// Confidence from which a name in full says how the person is called elsewhere.
+const SURE: f32 = 0.5;
+/// Letters of the longest abbreviation.
+const ABBREVIATION: usize = 4;
+
+/// Corrects names by how they stand in the text.
+pub(super) fn refine(text: &[char], words: &mut [Word]) {
+    let small = text.iter().filter(|c| c.is_lowercase()).count();
+    let capital = text.iter().filter(|c| c.is_uppercase()).count();
+    for i in 0..words.len() {
+        let doubted = is_name(&words[i])
+            && (is_identifier(text, &words[i])
+                || is_announced_thing(text, words, i)
+                || is_title_of(text, words, i)
+                || small > capital && is_abbreviation(text, words, i));
+        if doubted {
+            words[i].clear();
+        }
+    }
+    greeted(text, words);
+    as_in_full(text, words);
+}
+
+/// A word in lower case that is part of a program: `np.arange(`, `do_not_honor`.
+fn is_identifier(text: &[char], word: &Word) -> bool {
+    let before = word.start.checked_sub(1).map(|at| text[at]);
+    let joined = matches!(before, Some('.' | '_' | '>'))
+        && word.start >= 2
+        && (text[word.start - 2].is_alphanumeric() || matches!(text[word.start - 2], '_' | ')' | '-'));
+    let called = matches!(text.get(word.end), Some('(' | '_'));
+    text[word.start].is_lowercase() && (called || joined && before != Some('.'))
+}
+
+/// `make Kawasaki`, `the Wheatstone bridge`: a brand, or a thing behind an article.
+fn is_announced_thing(text: &[char], words: &[Word], i: usize) -> bool {
+    let Some(before) = i.checked_sub(1).filter(|&j| adjoin(text, &words[j], &words[i])) else { return false };
+    if MAKES.contains(&lower(text, &words[i]).as_str()) {
+        return true;
+    }
+    let own = lower(text, &words[before]);
+    let thing = words.get(i + 1).is_some_and(|next| {
+        adjoin(text, &words[i], next) && text[next.start].is_lowercase() && next.entity.is_none()
+    });
+    MAKES.contains(&own.as_str())
+        || ARTICLES.contains(&own.as_str()) && thing && words[i].score < UNSURE && !is_name(&words[before])
+}
+
+/// A title in front of a name, or an abbreviated one.
+fn is_title_of(text: &[char], words: &[Word], i: usize) -> bool {
+    let named = words.get(i + 1).is_some_and(|next| is_name(next) && adjoin(text, &words[i], next));
+    is_title(&lower(text, &words[i]))
+        && words[i].score < UNSURE
+        && (named || text.get(words[i].end) == Some(&'.'))
+}
+
+/// A few capitals, or one letter, on their own.
+fn is_abbreviation(text: &[char], words: &[Word], i: usize) -> bool {
+    let inside = &text[words[i].start..words[i].end];
+    let beside = |j: Option<&Word>| j.is_some_and(is_name);
+    let alone = !beside(i.checked_sub(1).and_then(|j| words.get(j))) && !beside(words.get(i + 1));
+    let capitals = inside.len() <= ABBREVIATION && inside.iter().all(|c| c.is_uppercase());
+    alone && capitals && words[i].score < UNSURE
+}
+
+/// "Hiya Stacey," is the given name, and the greeting none.
+fn greeted(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        if !GREETINGS.contains(&lower(text, &words[i]).as_str()) {
+            continue;
+        }
+        let begins =
+            text[..words[i].start].iter().rev().find(|c| **c != ' ').is_none_or(|c| !c.is_alphanumeric());
+        if begins && is_name(&words[i]) {
+            words[i].clear();
+        }
+        let Some(next) = words.get(i + 1) else { continue };
+        let alone = text.get(next.end).is_none_or(|c| matches!(c, ',' | '!' | '\n' | '.' | '?'));
+        if begins && alone && adjoin(text, &words[i], next) && next.entity == Some(Entity::Surname) {
+            words[i + 1].entity = Some(Entity::GivenName);
+        }
+    }
+}
+
+/// A name that stands alone is what it is where it stands in full: "Ann Shelton ... Shelton prefers".
+fn as_in_full(text: &[char], words: &mut [Word]) {
+    let joined = |a: Option<&Word>, b: &Word| a.is_some_and(|a| is_name(a) && adjoin(text, a, b));
+    let joins = |a: &Word, b: Option<&Word>| b.is_some_and(|b| is_name(b) && adjoin(text, a, b));
+    let mut full: HashMap<String, (bool, bool)> = HashMap::new();
+    for pair in words.windows(2) {
+        let named = pair[0].entity == Some(Entity::GivenName) && pair[1].entity == Some(Entity::Surname);
+        if named && adjoin(text, &pair[0], &pair[1]) && pair.iter().all(|word| word.score >= SURE) {
+            full.entry(lower(text, &pair[0])).or_default().0 = true;
+            full.entry(lower(text, &pair[1])).or_default().1 = true;
+        }
+    }
+    let lone: Vec<(usize, Entity)> = (0..words.len())
+        .filter(|&i| {
+            let place = words[i].entity == Some(Entity::City) && words[i].score < 0.8;
+            (is_name(&words[i]) || place)
+                && !joined(i.checked_sub(1).and_then(|j| words.get(j)), &words[i])
+                && !joins(&words[i], words.get(i + 1))
+        })
+        .filter_map(|i| {
+            let entity = match full.get(&own(text, &words[i]))? {
+                (true, false) => Entity::GivenName,
+                (false, true) => Entity::Surname,
+                _ => return None,
+            };
+            Some((i, entity))
+        })
+        .collect();
+    for (i, entity) in lone {
+        words[i].entity = Some(entity);
+    }
+}
+
+/// A word in lower case without a possessive.
+fn own(text: &[char], word: &Word) -> String {
+    let own = lower(text, word);
+    own.trim_end_matches("'s").trim_end_matches("\u{2019}s").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::{Tagset, Token, words};
+    use super::*;
+
+    /// Names and towns of a text in which `marked` words have these types, with this confidence.
+    fn refined(text: &str, marked: &[(&str, Entity)], score: f32) -> String {
+        let chars: Vec<char> = text.chars().collect();
+        let tagset = Tagset::new(&["O".to_owned()]).unwrap();
+        let mut tokens: Vec<Token> = Vec::new();
+        for (at, c) in chars.iter().enumerate().filter(|(_, c)| !c.is_whitespace()) {
+            match tokens.last_mut() {
+                Some(last) if last.end == at && c.is_alphanumeric() && chars[at - 1].is_alphanumeric() => {
+                    last.end += 1
+                }
+                _ => tokens.push(Token { start: at, end: at + 1, word: at as u32, probabilities: vec![1.0] }),
+            }
+        }
+        let mut words = words(&chars, &tagset, &tokens);
+        let value = |word: &Word| chars[word.start..word.end].iter().collect::<String>();
+        for word in &mut words {
+            if let Some((_, entity)) = marked.iter().find(|(own, _)| *own == value(word)) {
+                word.set(*entity, score);
+            }
+        }
+        refine(&chars, &mut words);
+        let shown = |word: &Word| word.entity.map(|entity| format!("{}={}", entity.as_str(), value(word)));
+        words.iter().filter_map(shown).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_greeting_is_followed_by_a_given_name() {
+        let marked = [("Hiya", Entity::GivenName), ("Stacey", Entity::Surname)];
+        assert_eq!(refined("Hiya Stacey, thanks", &marked, 0.9), "GIVEN_NAME=Stacey");
+    }
+
+    #[test]
+    fn a_name_is_what_it_is_in_full() {
+        let marked = [("Ann", Entity::GivenName), ("Shelton", Entity::Surname)];
+        let found = refined("for Ann Shelton. But Ann left", &marked, 0.9);
+        assert_eq!(found, "GIVEN_NAME=Ann SURNAME=Shelton GIVEN_NAME=Ann");
+        let marked =
+            [("Ann", Entity::GivenName), ("Shelton", Entity::Surname), ("Sheltons", Entity::GivenName)];
+        assert_eq!(
+            refined("Ann Shelton and Sheltons", &marked, 0.9),
+            "GIVEN_NAME=Ann SURNAME=Shelton GIVEN_NAME=Sheltons"
+        );
+    }
+
+    #[test]
+    fn parts_of_programs_and_things_are_no_names() {
+        let given = |word| [(word, Entity::GivenName)];
+        assert_eq!(refined("def hilbert(n: int) in code", &given("hilbert"), 0.9), "");
+        assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.5), "");
+        assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.9), "GIVEN_NAME=Wheatstone");
+        assert_eq!(refined("one car, make Kawasaki, blue", &given("Kawasaki"), 0.9), "");
+        assert_eq!(refined("ask VIN for it", &given("VIN"), 0.4), "");
+        assert_eq!(refined("ask ann for it", &given("ann"), 0.4), "GIVEN_NAME=ann");
+    }
+}
