@@ -83,10 +83,12 @@ pub(crate) fn spawn_all(
         move || accept(&shared, listeners, &workers)
     })?);
     if shared.config.roles.contains(&Role::Mask) {
-        let mask_pool = pool(shared.config.threads, "sotto-mask", Some(BACKGROUND_NICE))?;
+        // One runs at a time. A thread cannot leave the lowest priority again without a privilege, so there are two.
+        let urgent = pool(shared.config.threads, "sotto-mask-now", None)?;
+        let background = pool(shared.config.threads, "sotto-mask", Some(BACKGROUND_NICE))?;
         let (shared, driver) = (Arc::clone(shared), Arc::clone(driver));
         // Ends with MaskDriver::stop, after the connections have drained.
-        drop(spawn("sotto-mask-driver", move || driver.run(&shared, &mask_pool))?);
+        drop(spawn("sotto-mask-driver", move || driver.run(&shared, &urgent, &background))?);
     }
     Ok(threads)
 }

@@ -104,9 +104,10 @@ impl MaskDriver {
         self.wake.notify_all();
     }
 
-    /// Computes steps on `pool` until [`MaskDriver::stop`].
-    pub(crate) fn run(&self, shared: &Shared, pool: &rayon::ThreadPool) {
+    /// Computes steps until [`MaskDriver::stop`]: those that somebody waits for on `urgent`, the others on `background`.
+    pub(crate) fn run(&self, shared: &Shared, urgent: &rayon::ThreadPool, background: &rayon::ThreadPool) {
         while let Some((step, batches)) = self.next_step(shared) {
+            let pool = if step.needed { urgent } else { background };
             self.compute(shared, pool, &step, &batches);
         }
     }
@@ -122,7 +123,7 @@ impl MaskDriver {
             shared.metrics.mask_jobs.set(queue.len() as i64);
             let step = queue.pick(Payload::has_room, |model| step_blocks(shared, model));
             if let Some(step) = step {
-                if queue.has_needed() {
+                if step.needed {
                     shared.foreground.mark();
                 }
                 let batches =

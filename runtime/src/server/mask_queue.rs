@@ -93,6 +93,8 @@ pub(crate) struct Step {
     pub(crate) blocks: Range<usize>,
     /// Serial numbers of the jobs, at most [`limits::MAX_BATCHES_PER_PASS`].
     pub(crate) jobs: Vec<u64>,
+    /// Whether somebody waits for the first of them.
+    pub(crate) needed: bool,
 }
 
 /// Waiting and running jobs; `P` is what computing one needs.
@@ -165,11 +167,6 @@ impl<P> Queue<P> {
         job.map(|job| job.needed = needed).is_some()
     }
 
-    /// Whether somebody waits for one of the jobs.
-    pub(crate) fn has_needed(&self) -> bool {
-        self.jobs.iter().any(|job| job.needed)
-    }
-
     pub(crate) fn payload(&self, serial: u64) -> Option<&P> {
         self.jobs.iter().find(|job| job.serial == serial).map(|job| &job.payload)
     }
@@ -192,7 +189,7 @@ impl<P> Queue<P> {
             .collect();
         order.sort_unstable();
         let leader = &self.jobs[order.first()?.3];
-        let model = leader.model;
+        let (model, needed) = (leader.model, leader.needed);
         let cursor = self.cursors.get(&model).copied().unwrap_or(0);
         let blocks = leader.pending.next_after(cursor, most_blocks(&model).max(1))?;
         let chosen: Vec<usize> = order
@@ -209,7 +206,7 @@ impl<P> Queue<P> {
                 self.jobs[index].serial
             })
             .collect();
-        Some(Step { model, blocks, jobs })
+        Some(Step { model, blocks, jobs, needed })
     }
 
     /// Marks `blocks` of a job as done; returns how many are left, `None` if the job is gone. A job with none left
@@ -253,14 +250,20 @@ mod tests {
     fn waiting_jobs_share_a_pass_and_late_ones_wrap_around() {
         let mut queue = Queue::new();
         let first = queue.push(key(1, 1), MODEL, false, BlockSet::all(10), ()).unwrap();
-        assert_eq!(run_step(&mut queue).unwrap(), Step { model: MODEL, blocks: 0..4, jobs: vec![first] });
+        assert_eq!(
+            run_step(&mut queue).unwrap(),
+            Step { model: MODEL, blocks: 0..4, jobs: vec![first], needed: false }
+        );
         let second = queue.push(key(2, 1), MODEL, false, BlockSet::all(10), ()).unwrap();
         assert_eq!(
             run_step(&mut queue).unwrap(),
-            Step { model: MODEL, blocks: 4..8, jobs: vec![first, second] }
+            Step { model: MODEL, blocks: 4..8, jobs: vec![first, second], needed: false }
         );
         assert_eq!(run_step(&mut queue).unwrap().jobs, vec![first, second]);
-        assert_eq!(run_step(&mut queue).unwrap(), Step { model: MODEL, blocks: 0..4, jobs: vec![second] });
+        assert_eq!(
+            run_step(&mut queue).unwrap(),
+            Step { model: MODEL, blocks: 0..4, jobs: vec![second], needed: false }
+        );
         assert_eq!(run_step(&mut queue), None);
     }
 
@@ -271,10 +274,11 @@ mod tests {
             .map(|batch| queue.push(key(1, batch), MODEL, false, BlockSet::all(4), ()).unwrap())
             .collect();
         let modest = queue.push(key(2, 0), MODEL, false, BlockSet::all(4), ()).unwrap();
-        assert!(!queue.has_needed());
-        assert!(queue.set_needed(key(1, 4), true) && queue.has_needed());
+        assert!(!queue.pick(|()| true, |_| 1).unwrap().needed);
+        assert!(queue.set_needed(key(1, 4), true));
         let step = queue.pick(|()| true, |_| 4).unwrap();
         assert_eq!(step.jobs, vec![greedy[4], greedy[0], modest, greedy[1]]);
+        assert!(step.needed);
     }
 
     #[test]
