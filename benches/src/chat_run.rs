@@ -20,6 +20,7 @@ use runtime::fetch::{Cache, ModelRef, NoProgress};
 use runtime::session::{GenerateOptions, Session, run_pass};
 use serde_json::{Value, json};
 
+use crate::accounting::{bytes_by_layer, check_bytes, client_memory, server_memory};
 use crate::check::Checks;
 use crate::link::{Link, emulate};
 use crate::memory::{forget_peak, peak_bytes};
@@ -240,6 +241,11 @@ fn measure(
         spent.round_trips == (rounds * tokens) as u64,
         format!("got {}, expected {}", spent.round_trips, rounds * tokens),
     );
+    let layers = bytes_by_layer(&part.plan);
+    check_bytes(&layers, &spent, tokens, TAU, checks);
+    // Sizes follow from the shapes alone, whatever the model's digest.
+    let instance = runtime::split_store::instance(&part.plan, &runtime::split_store::binding(TAU)?, [0; 32])?;
+    let peak_server = peak_bytes(&process);
     Ok(json!({
         "tokens": tokens,
         "encrypted_decode_tokens_per_s": rate(0),
@@ -252,11 +258,16 @@ fn measure(
         "time_to_first_token_parts_ms": per_token(&first_parts, 1),
         "round_trips_per_pass": spent.round_trips as f64 / tokens as f64,
         "bytes_per_token": bytes_per_token(&spent, tokens),
+        "bytes_by_layer": layers,
         "ms_per_token": per_token(&spent, tokens),
         "peak_bytes": {
-            "server": peak_bytes(&process),
+            "server": peak_server,
             "server_while_starting": start_server,
             "client": peak_client,
+        },
+        "memory_bytes": {
+            "server": server_memory(&part.plan, &instance, peak_server),
+            "client": client_memory(&part, &instance, STRETCH / TAU, peak_client),
         },
         "common_prefix_with_int8": common,
     }))
@@ -305,6 +316,7 @@ fn per_token(spent: &Totals, tokens: usize) -> Value {
     json!({
         "encrypt": per(spent.ms.encrypt),
         "wait": per(spent.ms.wait),
+        "network": per((spent.ms.wait - spent.ms.server_body).max(0.0)),
         "server_body": per(spent.ms.server_body),
         "server_mask": per(spent.ms.server_mask),
         "decode": per(spent.ms.decode),

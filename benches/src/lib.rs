@@ -10,6 +10,7 @@
 //! | [`output`] | one JSON object as the last line of stdout, everything else to stderr |
 //! | [`shapes`] | the matrices and counts of a decoder, read from its GGUF |
 //! | [`clear`] | time of each operation in clear f32 (candle) |
+//! | [`accounting`] | a token's bytes by layer, a process's memory by part |
 //! | [`chat_run`], [`link`] | `--bin chat`: a whole chat model, and the slow link it may be measured over |
 //! | [`llm_run`], [`memory`] | `--bin llm`: the block linears of a shape, client and server in one process |
 //! | [`linear_run`] | one linear layer by the split-phase protocol: `--bin linear` as a process |
@@ -33,6 +34,7 @@
 //! assert!(checks.all_ok());
 //! ```
 
+pub mod accounting;
 pub mod anonymize_run;
 pub mod chat_run;
 pub mod check;

@@ -23,11 +23,20 @@ use runtime::backend::Int8Backend;
 use runtime::split_store;
 use serde_json::{Value, json};
 
+use crate::accounting::bytes_by_layer;
 use crate::check::Checks;
 use crate::memory::{forget_peak, peak_bytes, resident_bytes};
 
-/// Tokens per batch.
-const TAU: usize = 64;
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct LlmBench {
+    /// `gpt2`, `smollm2-135m` or `llama-3.2-1b`.
+    pub shape: String,
+    /// Tokens to run.
+    pub tokens: usize,
+    /// Tokens per batch of masks.
+    pub tau: usize,
+}
 
 /// Tables above this size are kept in compact form.
 const MAX_NTT_TABLE_BYTES: usize = 8 << 30;
@@ -199,13 +208,14 @@ fn slots(client: &Client, server: &Server, cost: &mut Cost) -> anyhow::Result<Ve
     })
 }
 
-/// Runs the measurement over `tokens` tokens.
+/// Runs the measurement on the current rayon pool.
 ///
 /// # Errors
 /// Whatever the layers fail with.
-pub fn run(shape: &str, tokens: usize, checks: &mut Checks) -> anyhow::Result<Value> {
+pub fn run(bench: &LlmBench, checks: &mut Checks) -> anyhow::Result<Value> {
+    let LlmBench { ref shape, tokens, tau } = *bench;
     let plan = plan(shape)?;
-    let binding = split_store::binding(TAU)?;
+    let binding = split_store::binding(tau)?;
     let instance = Arc::new(split_store::instance(&plan, &binding, [7; 32])?);
     let empty = resident_bytes("self").unwrap_or(0);
     let prepare = Instant::now();
@@ -259,12 +269,13 @@ pub fn run(shape: &str, tokens: usize, checks: &mut Checks) -> anyhow::Result<Va
     let clear = clear_int8(&plan, &norms, &inputs, tokens)?;
     let per = |bytes: usize| bytes as f64 / tokens as f64;
     // Masks come in whole batches; a run of another length would count tokens that were not run.
-    let batches = tokens.div_ceil(TAU) * TAU;
+    let batches = tokens.div_ceil(tau) * tau;
     let ahead = |bytes: usize| bytes as f64 / batches as f64;
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3 / tokens as f64;
     Ok(json!({
         "shape": shape,
         "tokens": tokens,
+        "tokens_per_batch": tau,
         "weights": plan.weights(),
         "rows": plan.rows(),
         "tables": format!("{form:?}").to_lowercase(),
@@ -278,6 +289,7 @@ pub fn run(shape: &str, tokens: usize, checks: &mut Checks) -> anyhow::Result<Va
             "keys": ahead(cost.keys),
             "total": per(cost.up) + per(cost.down) + ahead(cost.ahead) + ahead(cost.keys),
         },
+        "bytes_by_layer": bytes_by_layer(&plan),
         "ms_per_token": {
             "new_batch": ms(cost.batch),
             "mask_half": ms(cost.masks),

@@ -97,6 +97,22 @@ pub fn accounting(figures: &Figures) -> String {
                 }
             }
         }
+        for layer in report["bytes_by_layer"].as_array().into_iter().flatten() {
+            let part = format!("{}, {} rounds", layer["layer"].as_str().unwrap_or("?"), layer["rounds"]);
+            let value = format!("{} / {} / {}", layer["up"], layer["down"], layer["ahead"]);
+            text.push_str(&format!("| {name} | bytes per token, up / down / ahead | {part} | {value} |\n"));
+        }
+        for (side, parts) in report["memory_bytes"].as_object().into_iter().flatten() {
+            for (part, value) in parts.as_object().into_iter().flatten() {
+                if let Some(value) = value.as_f64() {
+                    let part = part.replace('_', " ");
+                    text.push_str(&format!(
+                        "| {name} | memory of the {side}, MB | {part} | {:.1} |\n",
+                        value / 1e6
+                    ));
+                }
+            }
+        }
     }
     if text.is_empty() {
         return text;

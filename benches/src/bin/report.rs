@@ -113,6 +113,15 @@ fn steps(quick: bool, threads: usize) -> Vec<Step> {
             let name = format!("llm-{shape}");
             steps.push(Step::new(&name, "llm", &["--shape", shape, "--tokens", "64", "--json"]));
         }
+        for (name, option, value) in [
+            ("llm-gpt2-tau16", "--tokens-per-batch", "16"),
+            ("llm-gpt2-tau256", "--tokens-per-batch", "256"),
+            ("llm-gpt2-t1", "--threads", "1"),
+        ] {
+            // As many tokens as the largest batch: a part of one would carry the cost of all.
+            let words = ["--shape", "gpt2", "--tokens", "256", option, value, "--json"];
+            steps.push(Step::new(name, "llm", &words));
+        }
         steps.push(Step::new("chat-fused", "chat", &["--rounds", "fused", "--json"]));
         for rounds in ["plain", "fused"] {
             let name = format!("chat-{rounds}-rtt20");
