@@ -34,7 +34,9 @@ pub enum Error {
         limit: u64,
     },
     /// No common protocol version.
-    #[error("no common protocol version: we speak {ours}, the other side offers {theirs:?}")]
+    #[error(
+        "no common protocol version: we speak {ours}, the other side offers {theirs:?}; update the older of the two"
+    )]
     Version {
         /// Our version.
         ours: u32,
@@ -45,7 +47,9 @@ pub enum Error {
     #[error("the credential was refused; ask the server's operator for a valid one")]
     Credential,
     /// The credential's budget does not cover the request.
-    #[error("the credential's budget of {counter} is used up: wanted {wanted}, left {left}")]
+    #[error(
+        "the credential's budget of {counter} is used up: wanted {wanted}, left {left}; ask the server's operator for more"
+    )]
     Budget {
         /// "mask slots" or "body tokens".
         counter: &'static str,
@@ -64,7 +68,7 @@ pub enum Error {
         digest: String,
     },
     /// The model is known but still being prepared.
-    #[error("the model is still being prepared")]
+    #[error("the model is still being prepared; try again in a minute")]
     NotReady,
     /// A digest differs from the pinned one.
     #[error("{what}: expected digest {expected}, got {got}")]
@@ -201,7 +205,7 @@ pub enum Error {
     FheLayers(#[from] fhe_layers::Error),
     /// Error of the models crate.
     #[error(transparent)]
-    Models(#[from] models::Error),
+    Models(models::Error),
     /// Error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -213,12 +217,10 @@ pub enum Error {
 impl Error {
     /// Wraps an I/O error; a full disk becomes [`Error::DiskFull`].
     pub fn io(action: &str, path: &Path, source: std::io::Error) -> Self {
-        match source.kind() {
-            std::io::ErrorKind::StorageFull
-            | std::io::ErrorKind::QuotaExceeded
-            | std::io::ErrorKind::FileTooLarge => Self::DiskFull { path: path.to_owned() },
-            _ => Self::Io { context: format!("{action} {}", path.display()), source },
+        if is_disk_full(&source) {
+            return Self::DiskFull { path: path.to_owned() };
         }
+        Self::Io { context: format!("{action} {}", path.display()), source }
     }
 
     /// Exit code of the command line: 1 other, 2 usage, 3 unreachable, 4 refused, 5 mismatch, 6 files missing or
@@ -230,9 +232,16 @@ impl Error {
             Self::Connect { .. } | Self::Transport(_) | Self::ShuttingDown => 3,
             Self::Credential | Self::Budget { .. } | Self::Lease(_) | Self::Busy { .. } => 4,
             Self::Remote { reason, .. } if reason == reason::BUDGET => 4,
+            Self::Remote { reason, .. }
+                if [reason::VERSION, reason::UNKNOWN_MODEL].contains(&reason.as_str()) =>
+            {
+                5
+            }
             Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
             Self::WrongWeights { .. } | Self::WrongMasks { .. } => 5,
             Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 6,
+            Self::Models(error) => models_exit_code(error),
             Self::PortInUse { .. } => 7,
             Self::DiskFull { .. } => 8,
             Self::Fetch(_) => 9,
@@ -240,6 +249,38 @@ impl Error {
             Self::Cancelled => 130,
             Self::OutputClosed => 141,
             _ => 1,
+        }
+    }
+}
+
+/// Whether a write failed for want of room.
+fn is_disk_full(source: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// The model's files are missing or damaged, or a value is out of range.
+fn models_exit_code(error: &models::Error) -> u8 {
+    match error {
+        models::Error::Io { .. }
+        | models::Error::Malformed { .. }
+        | models::Error::Mismatch { .. }
+        | models::Error::UnsupportedArchitecture { .. }
+        | models::Error::Config { .. }
+        | models::Error::MissingTensor { .. }
+        | models::Error::TensorShape { .. }
+        | models::Error::Tokenizer { .. }
+        | models::Error::Limit { .. } => 6,
+        models::Error::ContextFull { .. } | models::Error::Sampling { .. } => 2,
+        _ => 1,
+    }
+}
+
+impl From<models::Error> for Error {
+    fn from(error: models::Error) -> Self {
+        match error {
+            models::Error::Io { path, source } if is_disk_full(&source) => Self::DiskFull { path },
+            other => Self::Models(other),
         }
     }
 }
@@ -270,4 +311,30 @@ pub mod reason {
     pub const SHUTTING_DOWN: &str = "shutting-down";
     /// Cancelled by the client or an operator.
     pub const CANCELLED: &str = "cancelled";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_and_files_keep_their_exit_codes() {
+        let remote = |reason: &str| Error::Remote { reason: reason.to_owned(), message: String::new() };
+        let models = |error: models::Error| Error::from(error).exit_code();
+        let io = |kind: std::io::ErrorKind| models::Error::Io { path: "x".into(), source: kind.into() };
+        let sampling = models::Error::Sampling { field: "top_p", expected: "a share", got: 2.0 };
+        for (got, expected) in [
+            (remote(reason::VERSION).exit_code(), 5),
+            (remote(reason::UNKNOWN_MODEL).exit_code(), 5),
+            (remote(reason::BUDGET).exit_code(), 4),
+            (remote("new-word").exit_code(), 1),
+            (models(io(std::io::ErrorKind::StorageFull)), 8),
+            (models(io(std::io::ErrorKind::FileTooLarge)), 8),
+            (models(io(std::io::ErrorKind::NotFound)), 6),
+            (models(models::Error::MissingTensor { name: "w".to_owned() }), 6),
+            (models(sampling), 2),
+        ] {
+            assert_eq!(got, expected);
+        }
+    }
 }

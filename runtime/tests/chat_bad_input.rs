@@ -16,9 +16,9 @@ fn refused(arguments: &[&str], code: i32, text: &str) {
 #[test]
 fn unknown_models_and_files() {
     refused(&["chat", "-p", "x", "--model", "nonesuch"], 2, "built-in");
-    refused(&["chat", "-p", "x", "--model", "./nonesuch.gguf"], 1, "nonesuch.gguf");
+    refused(&["chat", "-p", "x", "--model", "./nonesuch.gguf"], 2, "nonesuch.gguf");
     refused(&["models", "remove", "nonesuch"], 2, "sotto models list");
-    refused(&["chat", "-p", "x", "--load", "/nonexistent.json"], 1, "/nonexistent.json");
+    refused(&["chat", "-p", "x", "--load", "/nonexistent.json"], 6, "/nonexistent.json");
 }
 
 #[test]
@@ -29,9 +29,9 @@ fn a_truncated_model_file_is_named() {
     let path = directory.path().join("cut.gguf");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let path = path.to_str().unwrap();
-    refused(&["chat", "-p", "x", "--model", path, "--backend", "int8"], 1, "cut.gguf");
+    refused(&["chat", "-p", "x", "--model", path, "--backend", "int8"], 6, "cut.gguf");
     std::fs::write(path, b"not a model").unwrap();
-    refused(&["chat", "-p", "x", "--model", path, "--backend", "int8"], 1, "cut.gguf");
+    refused(&["chat", "-p", "x", "--model", path, "--backend", "int8"], 6, "cut.gguf");
 }
 
 #[test]
@@ -40,6 +40,13 @@ fn sampling_options_out_of_range() {
     refused(&["chat", "-p", "x", "--top-p", "0"], 2, "top_p");
     refused(&["chat", "-p", "x", "--max-tokens", "0"], 2, "max_tokens");
     refused(&["estimate", "--tau", "7"], 2, "--tau");
+    refused(&["chat", "-p", "x", "--context", "10"], 2, "--context");
+}
+
+#[test]
+fn an_empty_message_is_none() {
+    refused(&["chat", "-p", ""], 2, "empty");
+    refused(&["chat", "--prompt", " \n"], 2, "empty");
 }
 
 #[test]

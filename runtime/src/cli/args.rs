@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::fetch::DEFAULT_MODEL;
@@ -124,7 +125,7 @@ pub struct ChatArgs {
     pub sampling: SamplingArgs,
 
     /// Answer this and leave, instead of a conversation
-    #[arg(short, long, env = "SOTTO_PROMPT")]
+    #[arg(short, long, env = "SOTTO_PROMPT", value_parser = parse_prompt)]
     pub prompt: Option<String>,
 
     /// System message
@@ -132,7 +133,12 @@ pub struct ChatArgs {
     pub system: Option<String>,
 
     /// Use at most this many tokens of the model's context; old turns are dropped earlier
-    #[arg(long, env = "SOTTO_CONTEXT", value_name = "TOKENS")]
+    #[arg(
+        long,
+        env = "SOTTO_CONTEXT",
+        value_name = "TOKENS",
+        value_parser = RangedU64ValueParser::<usize>::new().range(64..)
+    )]
     pub context: Option<usize>,
 
     /// Continue a conversation saved with /save
@@ -273,6 +279,13 @@ pub struct ApiArgs {
 pub struct CompletionsArgs {
     /// Shell to complete for
     pub shell: clap_complete::Shell,
+}
+
+fn parse_prompt(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("the message is empty; leave the option out for a conversation".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -135,7 +135,7 @@ struct Prose {
 }
 
 fn prose(opened: &mut Opened) -> Result<Prose> {
-    let ids = opened.session.tokenizer().encode(PROSE)?;
+    let ids = opened.session.tokenizer().encode_plain(PROSE)?;
     let (model, backend) = opened.session.parts_mut();
     let logits = logits_of(model, backend, &ids)?;
     let mut loss = 0.0;

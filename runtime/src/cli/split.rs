@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use models::config::ModelConfig;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
 use models::split::split;
@@ -81,6 +82,11 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
         }
         bars.end();
     }
+    if let Some(note) = tied_note(&source.config)?
+        && !args.quiet
+    {
+        eprintln!("{note}");
+    }
     if args.no_tables {
         return Ok(());
     }
@@ -92,4 +98,36 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
         bars.end();
     }
     Ok(())
+}
+
+/// Says how much of the model a client gets because the head is the embedding.
+fn tied_note(config: &ModelConfig) -> Result<Option<String>> {
+    let Some((rows, width)) = config.tied_head() else { return Ok(None) };
+    // The products of a fused plan hold some weights twice; the plain plan has each once.
+    let remote = config.split_family().plan(PlanKind::Plain)?.weights() as f64;
+    let tied = rows as f64 * width as f64;
+    let share = 100.0 * tied / (tied + remote);
+    Ok(Some(format!(
+        "note: the head is tied to the embedding, so the client part holds that matrix ({share:.0} % of the weights)"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tied_head_is_pointed_out_with_its_share() {
+        let config = |tied: bool| {
+            let json = serde_json::json!({
+                "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+                "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+                "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
+            });
+            ModelConfig::Llama(models::llama::Config::from_json(json.to_string().as_bytes()).unwrap())
+        };
+        let note = |tied| tied_note(&config(tied)).unwrap();
+        assert!(note(true).unwrap().contains("21 %"));
+        assert_eq!(note(false), None);
+    }
 }

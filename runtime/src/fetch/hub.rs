@@ -19,6 +19,7 @@ const SIDE_FILES: &[&str] = &[
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "1_Pooling/config.json",
     "model.safetensors.index.json",
 ];
 
@@ -162,13 +163,19 @@ impl Wanted {
                     false => Err(missing(&format!("it has no file {file}"))),
                 }
             }
-            None if directory.join("config.json").is_file() => Ok(directory),
-            None if offline => Err(missing(&not_here("config.json"))),
+            None if directory.join("config.json").is_file() && has_safetensors(&directory) => Ok(directory),
+            None if offline => Err(missing(&not_here("config.json or a .safetensors file"))),
             None => Err(missing(
-                "it has no config.json; for a GGUF repository name the file: owner/name:file.gguf",
+                "it has no config.json or no .safetensors file; for a GGUF repository name the file: \
+                 owner/name:file.gguf",
             )),
         }
     }
+}
+
+fn has_safetensors(directory: &Path) -> bool {
+    let is_one = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|it| it == "safetensors");
+    std::fs::read_dir(directory).is_ok_and(|entries| entries.flatten().any(is_one))
 }
 
 /// Adds up the bytes of all files as the hub client reports them.

