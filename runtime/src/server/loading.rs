@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use models::split::ServerPart;
 use models::split::plan::PlanKind;
 
 use super::catalogue::list_files;
 use super::config::{Role, ServerConfig};
 use super::engine::{Tables, Weights};
-use super::listen::{BACKGROUND_NICE, pool};
+use super::listen::pool;
 use super::registry::{Model, ModelInfo, RoundShape};
 use crate::error::{Error, Result};
 use crate::split_store::{self, SplitEntry};
@@ -82,7 +81,6 @@ pub(crate) fn load_all(
 ) -> Result<()> {
     let pool = pool(config.threads, "sotto-load", None)?;
     let needs_tables = config.roles.contains(&Role::Mask);
-    let mut unverified = Vec::new();
     for FoundSplit { model, entry } in splits {
         let start = Instant::now();
         // Tables first: masks can be made from them while the weights, which only bodies need, are still being read.
@@ -100,9 +98,6 @@ pub(crate) fn load_all(
             };
             background(tables.improve(save_to, Arc::clone(keep_on))?);
         }
-        if model.has_weights() {
-            unverified.push(entry.part);
-        }
         tracing::info!(
             model = model.info.name,
             plan = model.info.plan,
@@ -110,14 +105,7 @@ pub(crate) fn load_all(
             "model loaded"
         );
     }
-    verify(&unverified)
-}
-
-/// Checks weights against the hash that the digest covers, behind the first requests: damaged ones would give wrong
-/// answers that nobody notices, but a start need not wait for it.
-fn verify(parts: &[ServerPart]) -> Result<()> {
-    let quiet = pool(1, "sotto-verify", Some(BACKGROUND_NICE))?;
-    Ok(quiet.install(|| parts.iter().try_for_each(ServerPart::verify))?)
+    Ok(())
 }
 
 fn load_weights(model: &Model, entry: &SplitEntry) -> Result<()> {
@@ -139,7 +127,8 @@ fn load_tables(config: &ServerConfig, model: &Model, entry: &SplitEntry) -> Resu
 }
 
 fn prepare_tables(config: &ServerConfig, model: &Model, entry: &SplitEntry) -> Result<Arc<Tables>> {
-    // Tables outlive the weights that they were made from.
+    // Tables outlive the weights that they were made from. Against the answers of damaged ones, a client has its own
+    // check of weights.
     entry.part.verify()?;
     let tables = match model.weights_now() {
         Some(weights) => Tables::prepare(&weights, config)?,
