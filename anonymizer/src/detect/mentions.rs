@@ -40,14 +40,16 @@ pub(super) fn refine(text: &[char], words: &mut [Word]) {
     as_in_full(text, words);
 }
 
-/// A word in lower case that is part of a program: `np.arange(`, `do_not_honor`.
+/// A word in lower case that is part of a program: `np.arange(`, `do_not_honor`. A sure name stays one before `_`, as in
+/// `maria_lopez.pdf`.
 fn is_identifier(text: &[char], word: &Word) -> bool {
     let before = word.start.checked_sub(1).map(|at| text[at]);
-    let joined = matches!(before, Some('.' | '_' | '>'))
+    let joined = matches!(before, Some('_' | '>'))
         && word.start >= 2
         && (text[word.start - 2].is_alphanumeric() || matches!(text[word.start - 2], '_' | ')' | '-'));
-    let called = matches!(text.get(word.end), Some('(' | '_'));
-    text[word.start].is_lowercase() && (called || joined && before != Some('.'))
+    let after = text.get(word.end);
+    let part = joined || after == Some(&'_');
+    text[word.start].is_lowercase() && (after == Some(&'(') || part && word.score < UNSURE)
 }
 
 /// `make Kawasaki`, `the Wheatstone bridge`: a brand, or a thing behind an article.
@@ -192,6 +194,8 @@ mod tests {
     fn parts_of_programs_and_things_are_no_names() {
         let given = |word| [(word, Entity::GivenName)];
         assert_eq!(refined("def hilbert(n: int) in code", &given("hilbert"), 0.9), "");
+        assert_eq!(refined("code do_not_honor", &given("honor"), 0.5), "");
+        assert_eq!(refined("see maria_lopez.pdf", &given("maria"), 0.9), "GIVEN_NAME=maria");
         assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.5), "");
         assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.9), "GIVEN_NAME=Wheatstone");
         assert_eq!(refined("one car, make Kawasaki, blue", &given("Kawasaki"), 0.9), "");
