@@ -5,13 +5,10 @@
 use super::weights::ServerWeights;
 use crate::ciphertext::{Body, Reply};
 use crate::error::{Error, Result};
-use crate::kernels::planes::{BODY_PLANES, Planes, gemm_parallel};
+use crate::kernels::planes::{BODY_PLANES, PARALLEL_TOKENS, Planes, gemm_parallel};
 use crate::params::{BODY_BITS, REPLY_BITS};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// From this many tokens on, replies are put together on all cores.
-const PARALLEL_TOKENS: usize = 16;
 
 /// Rows that are taken apart together: at 64 tokens 16 KB, which the first-level cache holds while the tokens pass.
 const TILE_ROWS: usize = 32;

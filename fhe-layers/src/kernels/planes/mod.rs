@@ -27,8 +27,8 @@ pub const BODY_PLANES: usize = 5;
 /// A thread takes at least this many bytes of weights: below, handing out work costs more than it gains.
 const MIN_TASK_BYTES: usize = 1024 * 1024;
 
-/// From this many vectors on, planes are cut on all cores.
-const PARALLEL_TOKENS: usize = 16;
+/// From this many tokens on, what is done for each of them beside the product is done on all cores.
+pub(crate) const PARALLEL_TOKENS: usize = 16;
 
 /// Rows of a task are a multiple of this, so that no kernel's tile is cut short but the last.
 const TASK_ROWS: usize = 32;
