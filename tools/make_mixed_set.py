@@ -16,6 +16,7 @@ import re
 import sys
 
 from faker import Faker
+from make_strangers_set import unmarked, written
 
 SEED = 733021
 ELSEWHERE = ["en_GB", "en_CA", "en_AU", "en_IN", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_PL", "pt_BR", "sv_SE"]
@@ -97,28 +98,6 @@ def us(rng):
     fake = Faker("en_US")
     fake.seed_instance(rng.randrange(1 << 30))
     return fake
-
-
-def written(template, people):
-    """A template with its fields filled, still marked."""
-    def value(field):
-        found = people[1 if field[2] else 0].get(field[1])
-        if not field[3]:
-            return found
-        return re.sub(r"\[\[([A-Z_]+)\|(.*?)\]\]", lambda m: f"[[{m[1]}|{m[2].lower()}]]", found)
-    return re.sub(r"\{([a-z]+)(2?)(?:\.(l))?\}", value, template)
-
-
-def unmarked(text):
-    """Text and spans of a marked text."""
-    (out, spans) = ("", [])
-    for piece in re.split(r"(\[\[[A-Z_]+\|.*?\]\])", text):
-        field = re.fullmatch(r"\[\[([A-Z_]+)\|(.*)\]\]", piece)
-        value = field[2] if field else piece
-        if field:
-            spans.append({"start": len(out), "end": len(out) + len(value), "label": field[1]})
-        out += value
-    return out, spans
 
 
 def main():
