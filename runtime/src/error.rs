@@ -3,6 +3,7 @@
 //! Variants are split by blame: the caller (usage, files), the peer (malformed, refused) and the machine (disk,
 //! ports). No variant ever carries prompts, activations, keys or credentials.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -240,7 +241,11 @@ impl Error {
             Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
             Self::WrongWeights { .. } | Self::WrongMasks { .. } => 5,
             Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 6,
+            Self::Io { source, .. }
+                if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&source.kind()) =>
+            {
+                6
+            }
             Self::Models(error) => models_exit_code(error),
             Self::PortInUse { .. } => 7,
             Self::DiskFull { .. } => 8,
@@ -255,7 +260,6 @@ impl Error {
 
 /// Whether a write failed for want of room.
 fn is_disk_full(source: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
     matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
@@ -321,16 +325,16 @@ mod tests {
     fn refusals_and_files_keep_their_exit_codes() {
         let remote = |reason: &str| Error::Remote { reason: reason.to_owned(), message: String::new() };
         let models = |error: models::Error| Error::from(error).exit_code();
-        let io = |kind: std::io::ErrorKind| models::Error::Io { path: "x".into(), source: kind.into() };
+        let io = |kind: ErrorKind| models::Error::Io { path: "x".into(), source: kind.into() };
         let sampling = models::Error::Sampling { field: "top_p", expected: "a share", got: 2.0 };
         for (got, expected) in [
             (remote(reason::VERSION).exit_code(), 5),
             (remote(reason::UNKNOWN_MODEL).exit_code(), 5),
             (remote(reason::BUDGET).exit_code(), 4),
             (remote("new-word").exit_code(), 1),
-            (models(io(std::io::ErrorKind::StorageFull)), 8),
-            (models(io(std::io::ErrorKind::FileTooLarge)), 8),
-            (models(io(std::io::ErrorKind::NotFound)), 6),
+            (models(io(ErrorKind::StorageFull)), 8),
+            (models(io(ErrorKind::FileTooLarge)), 8),
+            (models(io(ErrorKind::NotFound)), 6),
             (models(models::Error::MissingTensor { name: "w".to_owned() }), 6),
             (models(sampling), 2),
         ] {

@@ -19,6 +19,7 @@ fn unknown_models_and_files() {
     refused(&["chat", "-p", "x", "--model", "./nonesuch.gguf"], 2, "nonesuch.gguf");
     refused(&["models", "remove", "nonesuch"], 2, "sotto models list");
     refused(&["chat", "-p", "x", "--load", "/nonexistent.json"], 6, "/nonexistent.json");
+    refused(&["chat", "-p", "x", "--load", "/"], 6, "directory");
 }
 
 #[test]
@@ -40,6 +41,8 @@ fn sampling_options_out_of_range() {
     refused(&["chat", "-p", "x", "--top-p", "0"], 2, "top_p");
     refused(&["chat", "-p", "x", "--max-tokens", "0"], 2, "max_tokens");
     refused(&["estimate", "--tau", "7"], 2, "--tau");
+    refused(&["chat", "-p", "x", "--tau", "7"], 2, "--tau");
+    refused(&["split", "x", "--out", "y", "--tau", "64,7"], 2, "--tau");
     refused(&["chat", "-p", "x", "--context", "10"], 2, "--context");
 }
 

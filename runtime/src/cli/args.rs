@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::fetch::DEFAULT_MODEL;
+use crate::split_store;
 
 /// How rounds are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,7 +56,7 @@ pub struct ServerArgs {
     pub backend: BackendChoice,
 
     /// Tokens per batch of masks
-    #[arg(long, env = "SOTTO_TAU", default_value_t = 64, hide = true)]
+    #[arg(long, env = "SOTTO_TAU", default_value_t = 64, value_parser = parse_tau, hide = true)]
     pub tau: usize,
 
     /// Accept a server whose model changed since the last visit, without asking
@@ -202,7 +203,7 @@ pub struct EstimateArgs {
     pub model: String,
 
     /// Tokens per batch of masks
-    #[arg(long, env = "SOTTO_TAU", default_value_t = 64)]
+    #[arg(long, env = "SOTTO_TAU", default_value_t = 64, value_parser = parse_tau)]
     pub tau: usize,
 
     /// Link speed to assume, in Mbit/s
@@ -286,6 +287,12 @@ fn parse_prompt(text: &str) -> Result<String, String> {
         "" => Err("the message is empty; leave the option out for a conversation".to_owned()),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// Tokens per batch for which there are parameters.
+pub(super) fn parse_tau(text: &str) -> Result<usize, String> {
+    let tau = text.parse().map_err(|_| format!("{text:?} is not a number of tokens"))?;
+    split_store::binding(tau).map(|_| tau).map_err(|error| error.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

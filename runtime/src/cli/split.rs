@@ -8,6 +8,7 @@ use models::source::ModelSource;
 use models::split::plan::PlanKind;
 use models::split::split;
 
+use super::args::parse_tau;
 use super::output;
 use super::progress::Bars;
 use crate::error::Result;
@@ -41,7 +42,7 @@ pub struct SplitArgs {
     pub rounds: RoundsToWrite,
 
     /// Tokens per batch of masks; a list writes one set of tables for each
-    #[arg(long, env = "SOTTO_TAU", value_delimiter = ',', default_value = "64")]
+    #[arg(long, env = "SOTTO_TAU", value_delimiter = ',', default_value = "64", value_parser = parse_tau)]
     pub tau: Vec<usize>,
 
     /// Threads for preparing tables; all cores by default
