@@ -98,7 +98,8 @@ impl SlotPool {
     ///
     /// # Errors
     ///
-    /// [`Error::SlotTimeout`] after `timeout`; [`Error::Cancelled`] when `cancelled` says so; the
+    /// [`Error::SlotTimeout`] after `timeout`, or [`Error::Connect`] or [`Error::Transport`] if the server is out of reach
+    /// then; [`Error::Cancelled`] when `cancelled` says so; the
     /// reason when the server refuses further batches; [`Error::Internal`] in a forked process.
     pub fn take(&self, count: usize, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Vec<Slot>> {
         let mut state = self.wait_for(count, timeout, cancelled)?;
@@ -164,8 +165,12 @@ impl SlotPool {
                 return (state, Err(failure.error));
             }
             if start.elapsed() >= timeout {
-                let reason = match state.failure.take() {
-                    Some(failure) => failure.error.to_string(),
+                let reason = match state.failure.take().map(|failure| failure.error) {
+                    // Masks are not late, their server is gone.
+                    Some(error @ (Error::Connect { .. } | Error::Transport(_))) => {
+                        return (state, Err(error));
+                    }
+                    Some(error) => error.to_string(),
                     None => "the server is still working on the masks; it may be overloaded".to_owned(),
                 };
                 return (state, Err(Error::SlotTimeout { waited: timeout, reason }));
