@@ -49,10 +49,33 @@ fn patterns(text: &str, ids: &[u32]) -> Vec<Vec<u8>> {
 /// What the searches in the middle of the conversation found.
 #[derive(Default)]
 struct Findings {
-    server: Vec<usize>,
+    server: Found,
     server_bytes: u64,
-    client: Vec<usize>,
+    client: Found,
+}
+
+/// Which patterns were found, each kind by its own numbers.
+#[derive(Default)]
+struct Found {
+    prompt: Vec<usize>,
     planted: Vec<usize>,
+    weights: Vec<usize>,
+}
+
+/// Takes apart what was found of as many patterns of the prompt, of the planted text and of weights, in this order.
+fn sorted(found: &[usize], [prompt, planted, weights]: [usize; 3]) -> Found {
+    let between = |from: usize, count: usize| {
+        found
+            .iter()
+            .filter(|&&number| (from..from + count).contains(&number))
+            .map(|number| number - from)
+            .collect()
+    };
+    Found {
+        prompt: between(0, prompt),
+        planted: between(prompt, planted),
+        weights: between(prompt + planted, weights),
+    }
 }
 
 /// Says hello through the relay with the planted text as the client's name.
@@ -88,8 +111,11 @@ fn a_prompt_is_nowhere_but_on_the_client_and_weights_nowhere_but_on_the_server()
     let local = smollm2();
     let part = ClientPart::load(local.client_directory()).unwrap().part;
     let ids = |text: &str| part.tokenizer.encode_plain(&format!(" {text}")).unwrap();
-    let marked = Arc::new(Needles::new(&patterns(MARKER, &ids(MARKER))));
-    let planted = Arc::new(Needles::new(&patterns(PLANTED, &ids(PLANTED))));
+    let [of_prompt, of_planted] = [MARKER, PLANTED].map(|text| patterns(text, &ids(text)));
+    let of_weights = weight_rows(&local.server_directory());
+    let [marked, planted, rows] = [&of_prompt, &of_planted, &of_weights].map(|all| Needles::new(all));
+    // Together for what waits for the search: in this order.
+    let everything = Needles::new(&[&*of_prompt, &of_planted, &of_weights].concat());
 
     let (state, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut setup = Setup::new(&local.directory, state.path());
@@ -107,22 +133,18 @@ fn a_prompt_is_nowhere_but_on_the_client_and_weights_nowhere_but_on_the_server()
     // While the conversation runs: the server's memory, and the client's by the same search.
     let findings = Arc::new(Mutex::new(Findings::default()));
     let client_id = Arc::new(Mutex::new(0));
-    let rows = Arc::new(Needles::new(&weight_rows(&local.server_directory())));
-    let weights = Arc::new(Mutex::new((Vec::new(), Vec::new())));
     relay.on_body({
-        let (marked, planted, findings) = (Arc::clone(&marked), Arc::clone(&planted), Arc::clone(&findings));
-        let (client_id, server_id) = (Arc::clone(&client_id), server.id());
-        let (rows, weights) = (Arc::clone(&rows), Arc::clone(&weights));
+        let (findings, client_id, server_id) = (Arc::clone(&findings), Arc::clone(&client_id), server.id());
+        let counts = [of_prompt.len(), of_planted.len(), of_weights.len()];
         let mut frames = 0;
         move |_| {
             frames += 1;
             if frames == SEARCH_AT {
-                let client_id = *client_id.lock().unwrap();
                 let mut findings = findings.lock().unwrap();
-                (findings.server, findings.server_bytes) = marked.in_process(server_id);
-                findings.client = marked.in_process(client_id).0;
-                findings.planted = planted.in_process(server_id).0;
-                *weights.lock().unwrap() = (rows.in_process(client_id).0, rows.in_process(server_id).0);
+                let (server, bytes) = everything.in_process(server_id);
+                findings.server = sorted(&server, counts);
+                findings.client = sorted(&everything.in_process(*client_id.lock().unwrap()).0, counts);
+                findings.server_bytes = bytes;
             }
             Act::Forward
         }
@@ -136,7 +158,8 @@ fn a_prompt_is_nowhere_but_on_the_client_and_weights_nowhere_but_on_the_server()
     let findings = findings.lock().unwrap();
     println!("searched {} MB of the server's memory", findings.server_bytes >> 20);
     let texts = MARKER.split(' ').count() - 1;
-    let (text, ids): (Vec<usize>, Vec<usize>) = findings.client.iter().partition(|&&number| number < texts);
+    let (text, ids): (Vec<usize>, Vec<usize>) =
+        findings.client.prompt.iter().partition(|&&number| number < texts);
     row(
         "searches that find what is there",
         usize::from(!text.is_empty()),
@@ -151,11 +174,11 @@ fn a_prompt_is_nowhere_but_on_the_client_and_weights_nowhere_but_on_the_server()
     );
     row(
         "searches that find what is there",
-        usize::from(!findings.planted.is_empty()),
+        usize::from(!findings.server.planted.is_empty()),
         1,
         "a text planted in the server's memory",
     );
-    leak_free("the server's memory in the middle of a token", &findings.server);
+    leak_free("the server's memory in the middle of a token", &findings.server.prompt);
     leak_free("the server's memory afterwards", &marked.in_process(server.id()).0);
 
     // Logs and files of the server; the planted text must be found in a file too.
@@ -183,14 +206,13 @@ fn a_prompt_is_nowhere_but_on_the_client_and_weights_nowhere_but_on_the_server()
     leak_free("the messages within TLS", &marked.in_bytes(&messages));
 
     // Weights: every row looked for is in the server's memory, none in the client's memory and files.
-    let (at_client, at_server) = &*weights.lock().unwrap();
     row(
         "searches that find what is there",
-        at_server.len(),
+        findings.server.weights.len(),
         rows.count(),
         "rows of weights in the server's memory",
     );
-    leak_free("weights in the client's memory", at_client);
+    leak_free("weights in the client's memory", &findings.client.weights);
     leak_free("weights in the client's files", &rows.below(cache.path()).0);
 
     uniform(&relay.log.frames.lock().unwrap());

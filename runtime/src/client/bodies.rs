@@ -26,6 +26,9 @@ use crate::protocol::wire::{BodyReply, BodyRequest};
 /// How long a broken connection is retried before the pass fails.
 const RECONNECT_FOR: Duration = Duration::from_secs(15);
 
+/// Leases in a row that a server may refuse before that is its last word.
+const LEASES_REFUSED: u32 = 3;
+
 /// First pause between attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -135,11 +138,18 @@ impl BodyLink {
     fn retry<T>(&mut self, mut action: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         let mut first_failure = None;
         let mut pause = FIRST_PAUSE;
+        let mut refused_leases = 0;
         loop {
             let error = match action(self) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            if matches!(error, Error::Lease(_)) && refused_leases < LEASES_REFUSED {
+                // The server is there, however long it was away: it ended the lease meanwhile, and opens another.
+                refused_leases += 1;
+                first_failure = None;
+                pause = FIRST_PAUSE;
+            }
             let start = *first_failure.get_or_insert_with(Instant::now);
             // With a reply outstanding, or broken: the next frame goes over another one.
             self.stream = None;

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 /// Bytes looked at at once; twice the longest pattern and more.
 const CHUNK: usize = 16 << 20;
+
+/// Threads that search a process: it waits for the search, and so do those who wait for it.
+const SEARCHERS: usize = 2;
 
 /// What to look for.
 pub(crate) struct Needles {
@@ -21,10 +25,7 @@ impl Needles {
     pub(crate) fn new(patterns: &[Vec<u8>]) -> Self {
         assert!(patterns.iter().all(|pattern| pattern.len() >= 8), "too short to mean anything");
         Self {
-            automaton: AhoCorasick::builder()
-                .kind(Some(AhoCorasickKind::ContiguousNFA))
-                .build(patterns)
-                .unwrap(),
+            automaton: AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(patterns).unwrap(),
             longest: patterns.iter().map(Vec::len).max().unwrap(),
             count: patterns.len(),
         }
@@ -53,27 +54,26 @@ impl Needles {
     pub(crate) fn in_process(&self, id: u32) -> (Vec<usize>, u64) {
         let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
         let memory = File::open(format!("/proc/{id}/mem")).unwrap();
-        let mut found = vec![false; self.count];
-        let mut searched = 0;
-        let mut buffer = vec![0; CHUNK];
-        for line in maps.lines() {
-            let mut fields = line.split_ascii_whitespace();
-            let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
-            if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
-                continue;
-            }
-            let (from, to) = range.split_once('-').unwrap();
-            let [mut at, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
-            while at < to {
-                let want = usize::try_from(to - at).unwrap_or(CHUNK).min(CHUNK);
+        let chunks = chunks(&maps, self.longest);
+        let next = AtomicUsize::new(0);
+        let search = || {
+            let (mut found, mut searched, mut buffer) = (vec![false; self.count], 0, vec![0; CHUNK]);
+            while let Some(&(at, bytes)) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // A mapping may end while the process runs; what cannot be read is not there.
-                let Ok(count @ 1..) = memory.read_at(&mut buffer[..want], at) else { break };
+                let count = memory.read_at(&mut buffer[..bytes], at).unwrap_or(0);
                 self.mark(&buffer[..count], &mut found);
                 searched += count as u64;
-                let back = if at + (count as u64) < to { self.longest.min(count - 1) } else { 0 };
-                at += (count - back) as u64;
             }
-        }
+            (found, searched)
+        };
+        let (mut found, mut searched) = (vec![false; self.count], 0);
+        std::thread::scope(|scope| {
+            for searcher in (0..SEARCHERS).map(|_| scope.spawn(search)).collect::<Vec<_>>() {
+                let (part, bytes) = searcher.join().unwrap();
+                found.iter_mut().zip(part).for_each(|(found, part)| *found |= part);
+                searched += bytes;
+            }
+        });
         (numbers(&found), searched)
     }
 
@@ -95,6 +95,25 @@ impl Needles {
         }
         (numbers(&found), files)
     }
+}
+
+/// Address and length of pieces of at most [`CHUNK`] bytes that cover all that can be read; neighbours of one mapping
+/// share `overlap` bytes.
+fn chunks(maps: &str, overlap: usize) -> Vec<(u64, usize)> {
+    let mut chunks = Vec::new();
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        for at in (from..to).step_by(CHUNK - overlap) {
+            chunks.push((at, usize::try_from(to - at).unwrap_or(CHUNK).min(CHUNK)));
+        }
+    }
+    chunks
 }
 
 fn numbers(found: &[bool]) -> Vec<usize> {
