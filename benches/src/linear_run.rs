@@ -21,7 +21,7 @@ pub struct LinearArgs {
     pub threads: usize,
     /// `ntt` or `compact`.
     pub form: &'static str,
-    /// `scalar`, `avx2`, `avx512`; `None` lets the kernels choose.
+    /// `scalar`, `avx2`, `avx512vnni`, `avx512`; `None` lets the kernels choose.
     pub isa: Option<&'static str>,
 }
 

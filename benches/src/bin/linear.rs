@@ -45,7 +45,7 @@ struct Args {
     /// How the server keeps the prepared digits: ntt or compact.
     #[arg(long, default_value = "ntt")]
     form: TableForm,
-    /// Instruction set of our kernels: scalar, avx2 or avx512 (default: the fastest).
+    /// Instruction set of our kernels: scalar, avx2, avx512vnni or avx512 (default: the fastest).
     #[arg(long)]
     isa: Option<Isa>,
     /// Print one JSON object as the last line of stdout.

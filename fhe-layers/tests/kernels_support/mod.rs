@@ -13,8 +13,10 @@ pub(crate) fn isas() -> Vec<Isa> {
     #[cfg(target_arch = "x86_64")]
     {
         assert!(found.contains(&Isa::Avx2), "the AVX2 kernels cannot be tested on this processor");
-        let vnni = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512ifma");
-        assert_eq!(found.contains(&Isa::Avx512), vnni, "the AVX-512 kernels are untested on this processor");
+        let vnni = is_x86_feature_detected!("avx512vnni");
+        assert_eq!(found.contains(&Isa::Avx512Vnni), vnni, "the VNNI kernels are untested on this processor");
+        let ifma = vnni && is_x86_feature_detected!("avx512ifma");
+        assert_eq!(found.contains(&Isa::Avx512), ifma, "the IFMA kernels are untested on this processor");
     }
     found
 }

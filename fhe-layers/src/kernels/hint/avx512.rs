@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{HINT_PLANES, LINE_BYTES, PANEL_POINTS, Product, QUAD, QUAD_BYTES};
+use super::{HINT_PLANES, LINE_BYTES, PANEL_POINTS, Product, QUAD, QUAD_BYTES, recombine};
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{Reducer, store8};
 
@@ -60,6 +60,98 @@ fn tile<const R: usize>(rows: &[i8], panel: &[u8], stride: usize) -> [Sums; R] {
         }
     }
     sums
+}
+
+/// [`product`] for processors without IFMA: sums are reduced with quotients in doubles.
+pub(super) fn product_without_ifma(product: &Product<'_>, out: &mut [u64]) {
+    // SAFETY: the facade has called Isa::assert_supported.
+    unsafe { all_rows_without_ifma(product, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni")]
+fn all_rows_without_ifma(product: &Product<'_>, out: &mut [u64]) {
+    let stride = product.stride;
+    let count = product.rows.len() / stride;
+    let whole = count / ROWS * ROWS;
+    let recombiner = FloatRecombiner::new(product.modulus);
+    let store = |sums: &Sums, out: &mut [u64]| match &recombiner {
+        Some(recombiner) => recombiner.store(sums, out),
+        None => store_scalar(sums, product.modulus, out),
+    };
+    for r in (0..whole).step_by(ROWS) {
+        let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], product.panel, stride);
+        for (i, sums) in sums.iter().enumerate() {
+            store(sums, &mut out[(r + i) * product.out_stride..]);
+        }
+    }
+    for r in whole..count {
+        let [sums] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], product.panel, stride);
+        store(&sums, &mut out[r * product.out_stride..]);
+    }
+}
+
+/// Turns the sums of seven planes into residues by a quotient in doubles.
+///
+/// The value `high 2^32 + low` is below `2^79` in magnitude. Its quotient by `q >= 2^40` is below `2^39`, so the double
+/// that stands for it is off by far less than one, and the rest by the integer next to it is between `-q` and `q`: the
+/// arithmetic of 64-bit words gives it exactly, whatever overflows on the way.
+struct FloatRecombiner {
+    q: __m512i,
+    high_by_q: __m512d,
+    low_by_q: __m512d,
+}
+
+impl FloatRecombiner {
+    /// `None` for a modulus that is too small.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(modulus: &Modulus) -> Option<Self> {
+        let q = modulus.q();
+        (q >= 1 << 40).then(|| Self {
+            q: _mm512_set1_epi64(q as i64),
+            high_by_q: _mm512_set1_pd((1u64 << 32) as f64 / q as f64),
+            low_by_q: _mm512_set1_pd(1.0 / q as f64),
+        })
+    }
+
+    /// Overwrites the first sixteen words of `out`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn store(&self, sums: &Sums, out: &mut [u64]) {
+        let points = &mut out[..PANEL_POINTS];
+        let half = |sum: __m512i, upper: bool| {
+            if upper { _mm512_extracti64x4_epi64::<1>(sum) } else { _mm512_castsi512_si256(sum) }
+        };
+        for (i, points) in points.chunks_exact_mut(PANEL_POINTS / 2).enumerate() {
+            let wide = sums.map(|sum| _mm512_cvtepi32_epi64(half(sum, i == 1)));
+            let combine = |planes: &[__m512i]| {
+                let shifted = |high, &plane| _mm512_add_epi64(_mm512_slli_epi64::<8>(high), plane);
+                planes.iter().rev().fold(_mm512_setzero_si512(), shifted)
+            };
+            let (low, high) = (combine(&wide[..4]), combine(&wide[4..]));
+            let by_low = _mm512_mul_pd(_mm512_cvtepi64_pd(low), self.low_by_q);
+            let quotient = _mm512_fmadd_pd(_mm512_cvtepi64_pd(high), self.high_by_q, by_low);
+            let multiple = _mm512_mullo_epi64(_mm512_cvtpd_epi64(quotient), self.q);
+            let value = _mm512_add_epi64(_mm512_slli_epi64::<32>(high), low);
+            let rest = _mm512_sub_epi64(value, multiple);
+            let negative = _mm512_srai_epi64::<63>(rest);
+            store8(points, _mm512_add_epi64(rest, _mm512_and_si512(negative, self.q)));
+        }
+    }
+}
+
+/// Overwrites the first sixteen words of `out`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_scalar(sums: &Sums, modulus: &Modulus, out: &mut [u64]) {
+    let mut lanes = [[0i32; PANEL_POINTS]; HINT_PLANES];
+    for (lanes, &sum) in lanes.iter_mut().zip(sums) {
+        // SAFETY: the array has the 64 bytes that the unaligned store writes.
+        unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), sum) }
+    }
+    for (k, out) in out[..PANEL_POINTS].iter_mut().enumerate() {
+        *out = recombine(lanes.map(|plane| plane[k]), modulus);
+    }
 }
 
 /// Turns the sums of seven planes into residues.

@@ -123,6 +123,8 @@ pub fn hint_panel_product(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::product(&product, out),
         #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512::product_without_ifma(&product, out),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::product(&product, out),
         #[cfg(not(target_arch = "x86_64"))]
         _ => unreachable!("checked by assert_supported"),

@@ -188,7 +188,7 @@ pub fn mask_mac(isa: Isa, table: &[u64], keys: &[&MacKey], modulus: &Modulus, ou
     match isa {
         Isa::Scalar => scalar::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::mask_mac(&shape, table, keys, modulus, outs),
+        Isa::Avx2 | Isa::Avx512Vnni => avx2::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(not(target_arch = "x86_64"))]
@@ -207,9 +207,9 @@ pub struct MacAccumulator {
     words: AlignedWords,
 }
 
-/// Words per point: AVX-512 and scalar keep two, AVX2 three.
+/// Words per point: with IFMA and scalar two, else three.
 fn parts(isa: Isa) -> usize {
-    if isa == Isa::Avx2 { 3 } else { 2 }
+    if matches!(isa, Isa::Avx2 | Isa::Avx512Vnni) { 3 } else { 2 }
 }
 
 impl MacAccumulator {
@@ -241,7 +241,7 @@ impl MacAccumulator {
         match self.isa {
             Isa::Scalar => scalar::accumulate(&term, &mut self.words),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::accumulate(&term, &mut self.words),
+            Isa::Avx2 | Isa::Avx512Vnni => avx2::accumulate(&term, &mut self.words),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::accumulate(&term, &mut self.words),
             #[cfg(not(target_arch = "x86_64"))]
@@ -259,7 +259,7 @@ impl MacAccumulator {
         match self.isa {
             Isa::Scalar => scalar::reduce(&self.words, modulus, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::reduce(&self.words, modulus, out),
+            Isa::Avx2 | Isa::Avx512Vnni => avx2::reduce(&self.words, modulus, out),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::reduce(&self.words, modulus, out),
             #[cfg(not(target_arch = "x86_64"))]

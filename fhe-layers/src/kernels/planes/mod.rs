@@ -162,7 +162,7 @@ pub fn gemm(isa: Isa, weights: &PackedWeights, rows: Range<usize>, planes: &Plan
     let group = (ROW_GROUP_BYTES / stride).next_multiple_of(8);
     let packed = &weights.padded()[rows.start * stride..rows.end * stride];
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 && tokens >= avx512_panel::PANEL_TOKENS {
+    if isa >= Isa::Avx512Vnni && tokens >= avx512_panel::PANEL_TOKENS {
         return avx512_panel::product(packed, stride, planes, out);
     }
     for (rows, out) in packed.chunks(group * stride).zip(out.chunks_mut(group * tokens)) {
@@ -173,7 +173,7 @@ pub fn gemm(isa: Isa, weights: &PackedWeights, rows: Range<usize>, planes: &Plan
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2::product(&product, out),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512::product(&product, out),
+                Isa::Avx512Vnni | Isa::Avx512 => avx512::product(&product, out),
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => unreachable!("checked by assert_supported"),
             }

@@ -11,7 +11,7 @@ const LANES: usize = 8;
 
 /// What becomes of the product.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Into {
+pub(super) enum Into {
     Overwrite,
     Add,
     Subtract,

@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_float;
 mod scalar;
 
 use super::Isa;
@@ -21,6 +23,8 @@ macro_rules! dispatch {
             Isa::Scalar => scalar::$function($($argument),*),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::$function($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512_float::$function($($argument),*),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::$function($($argument),*),
             #[cfg(not(target_arch = "x86_64"))]
