@@ -97,6 +97,10 @@ pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// A reader of a download or of masks that takes nothing for this long loses it and may ask again.
 pub const STALLED_READER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A connection on which nobody showed a credential or a lease that holds is ended after this: a client shows one with
+/// its first call.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// HTTP/2 keep-alive pings find dead peers.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 

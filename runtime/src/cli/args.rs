@@ -67,7 +67,7 @@ pub struct ServerArgs {
     #[arg(long, env = "SOTTO_CHECK_WEIGHTS")]
     pub check_weights: bool,
 
-    /// Longest wait for masks before giving up
+    /// Longest wait for masks without a sign of progress before giving up
     #[arg(
         long,
         env = "SOTTO_MASK_TIMEOUT_S",

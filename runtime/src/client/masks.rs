@@ -29,6 +29,9 @@ const ATTEMPTS: u32 = 5;
 /// Pause before an attempt, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause before asking a server again that still prepares tables.
+const NOT_READY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Longest wait for a server to close a lease that is used up.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -205,6 +208,12 @@ impl Job<'_> {
             if matches!(error, Error::Lease(_)) {
                 self.lease = None;
             }
+            if matches!(error, Error::NotReady) {
+                // It prepares tables, which takes as long as it takes.
+                self.worker.pool.heard();
+                tokio::time::sleep(NOT_READY_PAUSE).await;
+                continue;
+            }
             // A stream that made progress before it broke starts the count anew.
             attempt = if missing.count() < before { 1 } else { attempt + 1 };
             if !is_transient(&error) || attempt >= ATTEMPTS || !self.worker.target.may_come_back() {
@@ -271,6 +280,7 @@ impl Job<'_> {
         accounting.add_bytes(Traffic::Ahead, piece.data.len());
         let (first, count) = (piece.first_block as usize, piece.blocks as usize);
         missing.remove(first, count)?;
+        self.worker.pool.heard();
         accounting.time(Phase::ClientAhead, || {
             let blocks = MaskBlock::read_all(self.worker.client.instance().params(), &piece.data)?;
             if blocks.len() != count {

@@ -69,7 +69,7 @@ pub struct RemoteOptions {
     pub accept_change: Box<dyn Fn(&ChangedModel) -> bool + Send>,
     /// Ends a pass when raised.
     pub cancelled: Arc<AtomicBool>,
-    /// Longest wait for slots.
+    /// Longest wait for slots without a sign of progress.
     pub mask_timeout: Duration,
     /// Keep the public polynomials in memory: faster batches for about 100 MB per 100,000 columns.
     pub cache_public: bool,

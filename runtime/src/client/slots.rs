@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// How often a waiting pass looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
+/// Longest wait for slots in all, whatever signs of progress there are.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// Batches kept ready when nobody waits.
 const BATCHES_AHEAD: usize = 2;
 
@@ -41,6 +44,8 @@ struct State {
     wanted: usize,
     /// Passes that need the machine for themselves, see [`SlotPool::hold_prefetch`].
     holds: usize,
+    /// When there was a sign of progress: a piece of masks, or word that the server still prepares.
+    heard: Option<Instant>,
     /// Why the last batch could not be had; cleared by the next attempt.
     failure: Option<Failure>,
     closed: bool,
@@ -93,12 +98,12 @@ impl SlotPool {
         self.tau
     }
 
-    /// Takes `count` slots, waiting up to `timeout`. While waiting, mask jobs have the server's
-    /// attention instead of background priority.
+    /// Takes `count` slots, waiting for up to `timeout` without a sign of progress. While waiting, mask jobs have the
+    /// server's attention instead of background priority.
     ///
     /// # Errors
     ///
-    /// [`Error::SlotTimeout`] after `timeout`, or [`Error::Connect`] or [`Error::Transport`] if the server is out of reach
+    /// [`Error::SlotTimeout`] after that, or [`Error::Connect`] or [`Error::Transport`] if the server is out of reach
     /// then; [`Error::Cancelled`] when `cancelled` says so; the
     /// reason when the server refuses further batches; [`Error::Internal`] in a forked process.
     pub fn take(&self, count: usize, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Vec<Slot>> {
@@ -164,7 +169,8 @@ impl SlotPool {
             if let Some(failure) = state.failure.take_if(|failure| failure.permanent) {
                 return (state, Err(failure.error));
             }
-            if start.elapsed() >= timeout {
+            let heard = state.heard.map_or(start, |heard| heard.max(start));
+            if heard.elapsed() >= timeout || start.elapsed() >= LONGEST_WAIT {
                 let reason = match state.failure.take().map(|failure| failure.error) {
                     // Masks are not late, their server is gone.
                     Some(error @ (Error::Connect { .. } | Error::Transport(_))) => {
@@ -173,7 +179,7 @@ impl SlotPool {
                     Some(error) => error.to_string(),
                     None => "the server is still working on the masks; it may be overloaded".to_owned(),
                 };
-                return (state, Err(Error::SlotTimeout { waited: timeout, reason }));
+                return (state, Err(Error::SlotTimeout { waited: start.elapsed(), reason }));
             }
             state = self.arrived.wait_timeout(state, CANCEL_POLL).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -221,6 +227,11 @@ impl SlotPool {
         state.wanted > state.ready.len()
     }
 
+    /// There is progress: a wait for slots begins anew.
+    pub(super) fn heard(&self) {
+        self.lock().heard = Some(Instant::now());
+    }
+
     /// A batch that was counted as incoming is complete.
     pub(super) fn deliver(&self, slots: Vec<Slot>) {
         let mut state = self.lock();
@@ -265,6 +276,26 @@ impl Drop for PrefetchHold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_lasts_as_long_as_there_is_progress() {
+        let (pool, start) = (SlotPool::new(4), Instant::now());
+        let (step, steps) = (Duration::from_millis(20), 40);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..steps {
+                    pool.heard();
+                    std::thread::sleep(step);
+                }
+            });
+            let ended = pool.wait_ready(1, Duration::from_millis(400), &|| false).unwrap_err();
+            assert!(matches!(ended, Error::SlotTimeout { .. }), "{ended}");
+        });
+        assert!(start.elapsed() >= steps * step, "{:?}", start.elapsed());
+        let silent = Instant::now();
+        pool.wait_ready(1, Duration::from_millis(1), &|| false).unwrap_err();
+        assert!(silent.elapsed() < LONGEST_WAIT);
+    }
 
     #[test]
     fn a_hold_delays_prefetch_but_not_what_a_pass_waits_for() {

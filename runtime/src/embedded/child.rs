@@ -42,12 +42,12 @@ pub struct EmbeddedOptions {
     pub cache: Cache,
     /// Ends a pass when raised.
     pub cancelled: Arc<AtomicBool>,
-    /// Longest wait for slots.
+    /// Longest wait for slots without a sign of progress.
     pub mask_timeout: Duration,
 }
 
 impl EmbeddedOptions {
-    /// The running program, directly reached, slots waited for up to two minutes.
+    /// The running program, directly reached, slots waited for up to two minutes without a sign of progress.
     pub fn new(cache: Cache) -> Self {
         Self {
             program: None,

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Shared;
 use super::admission::Place;
 use super::engine::Weights;
+use super::introduction::Introduction;
 use super::leases::MeteredLease;
 use super::refusal::status;
 use super::registry::Model;
@@ -59,6 +60,7 @@ impl Bodies for BodiesService {
             pool: Arc::clone(&self.pool),
             queued: Arc::clone(&self.queued),
             drain: self.shared.drain_signal(),
+            introduction: request.extensions().get().cloned(),
             lease: None,
             last_seq: None,
             _place: place,
@@ -92,6 +94,7 @@ struct Session {
     pool: Arc<rayon::ThreadPool>,
     queued: Arc<AtomicUsize>,
     drain: watch::Receiver<bool>,
+    introduction: Option<Introduction>,
     lease: Option<Active>,
     last_seq: Option<u64>,
     _place: Place,
@@ -161,6 +164,9 @@ impl Session {
             _ => self.shared.body_streams_of.enter(credential)?,
         };
         let weights = model.weights().await?;
+        if let Some(introduction) = &self.introduction {
+            introduction.make();
+        }
         self.lease = Some(Active { metered, model, weights, _place: place });
         Ok(())
     }

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use super::Shared;
 use super::credentials::{CredentialId, CredentialRecord, Grant};
+use super::introduction::Introduction;
 use super::refusal::status;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -32,18 +33,24 @@ pub(crate) struct CatalogueService(pub(crate) Arc<Shared>);
 
 impl CatalogueService {
     /// Checks the credential of a call, off the async threads.
-    async fn authenticate(&self, metadata: &MetadataMap) -> Result<(CredentialId, CredentialRecord)> {
+    async fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<(CredentialId, CredentialRecord)> {
         let text = metadata
             .get(METADATA_AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
             .ok_or(Error::Credential)?
             .to_owned();
         let shared = Arc::clone(&self.0);
-        blocking(move || shared.store.authenticate(&text)).await
+        let known = blocking(move || shared.store.authenticate(&text)).await?;
+        Introduction::was_made(extensions);
+        Ok(known)
     }
 
     async fn hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
-        let (_, record) = self.authenticate(request.metadata()).await?;
+        let (_, record) = self.authenticate(request.metadata(), request.extensions()).await?;
         let message = request.into_inner();
         if message.agent.len() > limits::MAX_AGENT_BYTES {
             let (got, limit) = (message.agent.len() as u64, limits::MAX_AGENT_BYTES as u64);
@@ -86,7 +93,7 @@ impl CatalogueService {
         &self,
         request: Request<GetClientPartRequest>,
     ) -> Result<mpsc::Receiver<std::result::Result<ClientPartChunk, Status>>> {
-        self.authenticate(request.metadata()).await?;
+        self.authenticate(request.metadata(), request.extensions()).await?;
         let model = self.0.registry.find(&digest_from_wire(&request.into_inner().digest)?)?;
         let dir = model.info.client_dir.clone();
         let place = self.0.downloads.enter()?;
@@ -110,7 +117,7 @@ impl CatalogueService {
     }
 
     async fn lease(&self, request: Request<OpenLeaseRequest>) -> Result<OpenLeaseReply> {
-        let (credential, _) = self.authenticate(request.metadata()).await?;
+        let (credential, _) = self.authenticate(request.metadata(), request.extensions()).await?;
         let message = request.into_inner();
         let model = self.0.registry.find(&digest_from_wire(&message.digest)?)?;
         let (digest, tau) = (model.info.digest, model.info.tau as u64);
@@ -139,7 +146,7 @@ impl CatalogueService {
     }
 
     async fn end_lease(&self, request: Request<CloseLeaseRequest>) -> Result<CloseLeaseReply> {
-        let (credential, _) = self.authenticate(request.metadata()).await?;
+        let (credential, _) = self.authenticate(request.metadata(), request.extensions()).await?;
         let lease = request.into_inner().lease;
         let shared = Arc::clone(&self.0);
         blocking(move || {
@@ -177,7 +184,7 @@ impl Catalogue for CatalogueService {
         &self,
         request: Request<ListModelsRequest>,
     ) -> std::result::Result<Response<ListModelsReply>, Status> {
-        let allowed = self.authenticate(request.metadata()).await;
+        let allowed = self.authenticate(request.metadata(), request.extensions()).await;
         self.answer(allowed.map(|_| ListModelsReply { models: self.entries() }))
     }
 

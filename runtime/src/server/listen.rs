@@ -14,11 +14,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::RoutesBuilder;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::admission::{Bounded, Place};
 use super::bodies::BodiesService;
 use super::catalogue::CatalogueService;
+use super::introduction::{Introduction, Probation};
 use super::mask_jobs::{MaskDriver, MaskJobsService};
 use super::{Role, Shared, spawn};
 use crate::error::{Error, Result};
@@ -271,7 +272,9 @@ async fn handshake(
         Ok(Ok(stream)) => {
             shared.metrics.connections.inc();
             let gauge = shared.metrics.connections.clone();
-            accepted.send(Ok(Connection { stream, gauge, _places: (place, load) })).await.ok();
+            let probation = Probation::new();
+            let connection = Connection { stream, gauge, probation, _places: (place, load) };
+            accepted.send(Ok(connection)).await.ok();
         }
         _ => {
             shared.metrics.handshakes_failed.inc();
@@ -283,6 +286,7 @@ async fn handshake(
 struct Connection {
     stream: TlsStream<TcpStream>,
     gauge: prometheus_client::metrics::gauge::Gauge,
+    probation: Probation,
     _places: (Place, Place),
 }
 
@@ -293,10 +297,10 @@ impl Drop for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Introduction;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.get_ref().0.connect_info()
+    fn connect_info(&self) -> Introduction {
+        self.probation.introduction.clone()
     }
 }
 
@@ -306,6 +310,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.probation.poll_failed(cx).is_ready() {
+            return Poll::Ready(Err(std::io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -18,6 +18,7 @@ use super::Shared;
 use super::admission::{Bounded, PerCredential};
 use super::catalogue::blocking;
 use super::engine::Batch;
+use super::introduction::Introduction;
 use super::leases::MeteredLease;
 use super::mask_queue::{BlockSet, JobKey, Queue, Step};
 use super::refusal::status;
@@ -280,7 +281,12 @@ impl MaskJobs for MaskJobsService {
         &self,
         request: Request<SubmitRequest>,
     ) -> std::result::Result<Response<Self::SubmitStream>, Status> {
-        self.answer(self.accept(request.into_inner()).await.map(ReceiverStream::new))
+        let (_, extensions, message) = request.into_parts();
+        let pieces = self.accept(message).await;
+        if pieces.is_ok() {
+            Introduction::was_made(&extensions);
+        }
+        self.answer(pieces.map(ReceiverStream::new))
     }
 
     async fn cancel(

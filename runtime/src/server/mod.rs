@@ -13,6 +13,7 @@ pub mod credentials;
 pub(crate) mod engine;
 mod foreground;
 mod health;
+mod introduction;
 pub mod leases;
 mod listen;
 mod loading;

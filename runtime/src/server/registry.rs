@@ -9,8 +9,12 @@ use tokio::sync::watch;
 use super::engine::{Tables, Weights};
 use crate::error::{Error, Result};
 
-/// How long a call waits for a model that is still being loaded or prepared.
-const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a call waits for weights that are still being loaded.
+const WEIGHTS_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a call waits for tables that are still being prepared, which may take minutes: whoever called hears so, and
+/// calls again.
+const TABLES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Shape of a round, as far as the server checks and meters it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,7 @@ impl Model {
     /// # Errors
     /// [`Error::NotReady`] if that takes too long.
     pub(crate) async fn weights(&self) -> Result<Arc<Weights>> {
-        wait(&self.weights).await
+        wait(&self.weights, WEIGHTS_TIMEOUT).await
     }
 
     /// The tables; waits while they are being prepared.
@@ -91,7 +95,7 @@ impl Model {
     /// # Errors
     /// [`Error::NotReady`] if that takes too long.
     pub(crate) async fn tables(&self) -> Result<Arc<Tables>> {
-        wait(&self.tables).await
+        wait(&self.tables, TABLES_TIMEOUT).await
     }
 
     pub(crate) fn weights_now(&self) -> Option<Arc<Weights>> {
@@ -116,9 +120,9 @@ impl Model {
     }
 }
 
-async fn wait<T>(slot: &watch::Sender<Option<Arc<T>>>) -> Result<Arc<T>> {
+async fn wait<T>(slot: &watch::Sender<Option<Arc<T>>>, longest: Duration) -> Result<Arc<T>> {
     let mut receiver = slot.subscribe();
-    let ready = tokio::time::timeout(READY_TIMEOUT, receiver.wait_for(Option::is_some)).await;
+    let ready = tokio::time::timeout(longest, receiver.wait_for(Option::is_some)).await;
     match ready {
         Ok(Ok(value)) => value.clone().ok_or(Error::NotReady),
         _ => Err(Error::NotReady),
