@@ -5,15 +5,20 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 use proptest::prelude::*;
 use runtime::connect_string::ConnectString;
+use runtime::limits::INTRODUCTION_TIMEOUT;
 use runtime::tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 
 /// Longest wait for a server to do away with nonsense.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The preface of HTTP/2 and an empty SETTINGS frame.
+const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Every path of the protocol, and one that is not.
 pub(crate) const PATHS: &[&str] = &[
@@ -104,17 +109,43 @@ pub(crate) async fn below_tls(to: &ConnectString, bytes: &[u8]) -> bool {
 
 /// Sends `bytes` within TLS instead of HTTP/2, or behind its opening if `opening` is set.
 pub(crate) async fn below_http(to: &ConnectString, opening: bool, bytes: &[u8]) -> bool {
-    let Ok(stream) = TcpStream::connect(&to.address).await else { return false };
-    let connector = tokio_rustls::TlsConnector::from(tls::client_config(to.pin).unwrap());
-    let name = rustls::pki_types::ServerName::try_from("sotto").unwrap();
-    let Ok(mut stream) = connector.connect(name, stream).await else { return false };
+    let Some(mut stream) = within_tls(to).await else { return false };
     if opening {
-        // The preface and an empty SETTINGS frame.
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.ok();
+        stream.write_all(OPENING).await.ok();
     }
     stream.write_all(bytes).await.ok();
     stream.shutdown().await.ok();
     ends(&mut stream).await
+}
+
+async fn within_tls(to: &ConnectString) -> Option<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(&to.address).await.ok()?;
+    let connector = tokio_rustls::TlsConnector::from(tls::client_config(to.pin).unwrap());
+    let name = rustls::pki_types::ServerName::try_from("sotto").unwrap();
+    connector.connect(name, stream).await.ok()
+}
+
+/// Says nothing within TLS, or nothing but pings behind the opening of HTTP/2 if `opening` is set. False if the server
+/// keeps the connection for longer than ten seconds more than it owes one that does not introduce itself.
+pub(crate) async fn keeps_to_itself(to: &ConnectString, opening: bool) -> bool {
+    let Some(mut stream) = within_tls(to).await else { return false };
+    let talk = async {
+        if opening {
+            stream.write_all(OPENING).await.ok();
+        }
+        let mut heard = [0; 1024];
+        loop {
+            match tokio::time::timeout(Duration::from_secs(2), stream.read(&mut heard)).await {
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(_)) => {}
+                Err(_) if opening => {
+                    stream.write_all(&frame(6, 0, &[7; 8])).await.ok();
+                }
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(INTRODUCTION_TIMEOUT + Duration::from_secs(10), talk).await.is_ok()
 }
 
 async fn ends(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {

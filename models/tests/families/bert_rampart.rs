@@ -1,7 +1,6 @@
 //! The Rampart token classifier, read from its 4-bit ONNX file.
 
-mod support;
-
+use crate::support;
 use candle_core::Tensor;
 use models::bert::{Bert, Config};
 use models::config::SplitFamily;
@@ -66,7 +65,7 @@ fn worst(a: &Tensor, b: &Tensor) -> f32 {
 fn dequantized_tensors_have_the_known_hashes() {
     let (_, source) = rampart();
     let mut checked = 0;
-    for line in include_str!("golden/rampart_tensors.tsv").lines().skip(1) {
+    for line in include_str!("../golden/rampart_tensors.tsv").lines().skip(1) {
         let [name, shape, hash] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let shape: Vec<usize> = shape.split('x').map(|dim| dim.parse().unwrap()).collect();
         let values =

@@ -1,10 +1,8 @@
 //! The proxy over real sockets: what the provider sees, what comes back, and what happens when things go wrong.
 
-mod support;
-
+use crate::support::{Detecting, KEY, Running, contents};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use support::{Detecting, KEY, Running, contents};
 
 const TEXT: &str = "Anna lives in Zürich, mail anna@example.org, card 4111 1111 1111 1111.";
 const SECRETS: [&str; 4] = ["Anna", "Zürich", "anna@example.org", "4111"];

@@ -1,22 +1,18 @@
 //! Nothing of a prompt in the server's memory, logs and files or on the wire; no server weight at the client.
-#![allow(clippy::duplicate_mod, reason = "both of these shut a program off from the surroundings")]
-
-mod client_support;
-mod trust_support;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use client_support::smollm2;
+use crate::client_support::smollm2;
+use crate::trust_support::image::Needles;
+use crate::trust_support::pads::{self, CHI_SQUARED_BOUND, Frame};
+use crate::trust_support::process::{Chat, ServerProcess, Setup};
+use crate::trust_support::relay::{Act, Relay};
+use crate::trust_support::{by_length, row};
 use models::split::{ClientPart, ServerPart};
 use runtime::connect_string::ConnectString;
 use runtime::protocol::wire::HelloRequest;
 use runtime::protocol::wire::catalogue_client::CatalogueClient;
-use trust_support::image::Needles;
-use trust_support::pads::{self, CHI_SQUARED_BOUND, Frame};
-use trust_support::process::{Chat, ServerProcess, Setup};
-use trust_support::relay::{Act, Relay};
-use trust_support::{by_length, row};
 
 /// In the prompt and nowhere else.
 const MARKER: &str = "zorblatt quixotry nine-four-one-seven kumquat sundae";

@@ -1,9 +1,7 @@
 //! What each part of a split holds, and that damaged parts are refused.
 
-mod support;
-#[path = "support/tiny.rs"]
-mod tiny;
-
+use crate::support;
+use crate::tiny::Tiny;
 use models::config::SplitFamily;
 use models::source::ModelSource;
 use models::split::plan::PlanKind;
@@ -11,7 +9,6 @@ use models::split::{ClientPart, ProtocolBinding, ServerPart, SplitParts, split};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tiny::Tiny;
 
 /// Weights that make up a fingerprint of a row.
 const RUN: usize = 16;

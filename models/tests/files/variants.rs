@@ -1,9 +1,8 @@
 //! Model files as people have them: several shards, files beside files, metadata of other converters, and what a
 //! decoder would get wrong silently if it were not refused.
 
-#[path = "support/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
+use crate::tiny::Tiny;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
@@ -17,7 +16,6 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
-use tiny::Tiny;
 
 fn directory(tiny: &Tiny) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();

@@ -1,12 +1,14 @@
 //! What a client leaves behind: budgets, leases, its cache, and a server that no longer answers.
 
-mod trust_support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::trust_support::link::Link;
+use crate::trust_support::model::SmallModel;
+use crate::trust_support::process::{ServerProcess, Setup, eventually};
+use crate::trust_support::relay::{Act, Relay};
 use models::layers::head::HeadPrecision;
 use models::linear::LinearBackend;
 use runtime::backend::{Backend, BackendKind};
@@ -19,10 +21,6 @@ use runtime::server::credentials::{Store, UNLIMITED};
 use runtime::server::state::CREDENTIALS_FILE;
 use runtime::session::run_pass;
 use sha2::{Digest, Sha256};
-use trust_support::link::Link;
-use trust_support::model::SmallModel;
-use trust_support::process::{ServerProcess, Setup, eventually};
-use trust_support::relay::{Act, Relay};
 
 /// A server, a credential with a budget of body tokens, and an empty cache.
 struct Stage {

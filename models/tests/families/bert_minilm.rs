@@ -1,7 +1,6 @@
 //! The MiniLM sentence encoder against candle-transformers' BERT on the same weights.
 
-mod support;
-
+use crate::support;
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert as reference;
 use models::bert::{Bert, Config};

@@ -1,7 +1,6 @@
 //! The split of a real model: what quantizing costs, what is written, what the client does not get.
 
-mod support;
-
+use crate::support;
 use candle_core::{D, Tensor};
 use models::layers::head::HeadPrecision;
 use models::linear::dense::DenseBackend;

@@ -1,12 +1,10 @@
 //! The proxy with the real token classifier, its linear layers in the clear: no list says what is personal.
 
-mod support;
-
+use crate::support::{Running, contents};
 use anonymizer::detect::DetectOptions;
 use anonymizer::model::{BackendChoice, ModelDetector, ModelOptions};
 use anonymizer::scan::TextDetector;
 use runtime::fetch::NoProgress;
-use support::{Running, contents};
 
 const TEXT: &str =
     "Please tell Beatriz Kowalski in Savannah that her parcel is here, or write to bk@example.org.";

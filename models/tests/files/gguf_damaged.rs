@@ -1,14 +1,11 @@
 //! Damaged and hostile GGUF files are refused with the file and the field, and never crash or allocate wildly.
 
-#[path = "support/tiny.rs"]
-mod tiny;
-
+use crate::tiny::Tiny;
 use models::source::ModelSource;
 use models::weights::gguf::GgufFile;
 use proptest::prelude::*;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use tiny::Tiny;
 
 /// The bytes of a small, sound file.
 fn sound() -> &'static [u8] {

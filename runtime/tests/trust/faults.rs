@@ -1,19 +1,17 @@
 //! Faults between real processes: the conversation goes on, or ends with a clear error; no pad hides two messages.
 
-mod trust_support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::trust_support::model::{Judge, SmallModel, prompt, prompt_ids};
+use crate::trust_support::pads::{self, examine};
+use crate::trust_support::process::{Chat, Said, ServerProcess, Setup, eventually};
+use crate::trust_support::relay::{Act, Relay};
+use crate::trust_support::{Length, by_length, length, row};
 use runtime::limits::LEASE_IDLE_TIMEOUT;
-use trust_support::model::{Judge, SmallModel, prompt, prompt_ids};
-use trust_support::pads::{self, examine};
-use trust_support::process::{Chat, Said, ServerProcess, Setup, eventually};
-use trust_support::relay::{Act, Relay};
-use trust_support::{Length, by_length, length, row};
 
 /// Tokens of an answer in these tests: several batches of masks.
 const TOKENS: usize = 150;
@@ -85,7 +83,7 @@ impl Stage {
         let mut batches: Vec<_> = ids.iter().map(|(batch, _)| *batch).collect();
         batches.dedup();
         assert!(batches.len() == ids.len() && keys.len() == ids.len(), "one batch, one set of keys");
-        assert!(verdict.tokens <= ids.len() * trust_support::model::TAU, "more tokens than slots");
+        assert!(verdict.tokens <= ids.len() * crate::trust_support::model::TAU, "more tokens than slots");
     }
 
     /// Kills the server and starts it again, as a hook of the relay does it.

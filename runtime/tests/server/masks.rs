@@ -1,11 +1,12 @@
 //! Mask jobs and bodies with real parameters over TLS: right answers, idempotent jobs, roles in processes of their own.
 
-mod server_support;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::server_support::{
+    Peer, Running, TAU, config, plan, reason as reason_of, start, start_with, weights, write_split,
+};
 use bytes::Bytes;
 use fhe_layers::{Batch, Client, ClientOptions, Instance, MaskBlock, NoiseRng, Params, Reply};
 use runtime::connect_string::ConnectString;
@@ -15,9 +16,6 @@ use runtime::protocol::wire::{
 };
 use runtime::server::{Role, Server, ServerConfig};
 use runtime::split_store::{self, TABLES_FILE};
-use server_support::{
-    Peer, Running, TAU, config, plan, reason as reason_of, start, start_with, weights, write_split,
-};
 use tonic::{Code, Status};
 
 fn params() -> Params {

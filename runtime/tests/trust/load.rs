@@ -1,12 +1,15 @@
 //! Many clients at once: every one is served, in fair shares, with flat memory; what is too much is refused.
 
-mod server_support;
-mod trust_support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::server_support::{Peer, reason as reason_of, write_split};
+use crate::trust_support::model::{Judge, SmallModel, TAU, prompt, prompt_ids};
+use crate::trust_support::pads::examine;
+use crate::trust_support::process::{Chat, ServerProcess, Setup, eventually};
+use crate::trust_support::relay::Relay;
+use crate::trust_support::{by_length, row};
 use bytes::Bytes;
 use fhe_layers::{Client, ClientOptions};
 use models::generate::sampler::SamplerConfig;
@@ -22,14 +25,8 @@ use runtime::protocol::METADATA_RETRY_AFTER_MS;
 use runtime::protocol::wire::{BodyRequest, CancelRequest, Priority, SubmitRequest};
 use runtime::session::{GenerateOptions, Session};
 use runtime::split_store;
-use server_support::{Peer, reason as reason_of, write_split};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use trust_support::model::{Judge, SmallModel, TAU, prompt, prompt_ids};
-use trust_support::pads::examine;
-use trust_support::process::{Chat, ServerProcess, Setup, eventually};
-use trust_support::relay::Relay;
-use trust_support::{by_length, row};
 
 /// Clients at once.
 const CLIENTS: usize = 32;

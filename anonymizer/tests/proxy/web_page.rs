@@ -2,14 +2,12 @@
 //!
 //! Without Chromium and its driver the test is skipped, with a message; in continuous integration (`CI=true`) it fails.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::{Detecting, KEY, Running};
 use serde_json::{Value, json};
-use support::{Detecting, KEY, Running};
 
 /// Longest wait for something on the page, in steps of 50 ms.
 const STEPS: usize = 400;

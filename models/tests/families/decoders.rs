@@ -1,8 +1,6 @@
 //! Llama 3, Qwen2 and Qwen3 against candle-transformers' models, and one file format against the other.
 
-#[path = "support/tiny.rs"]
-mod tiny;
-
+use crate::tiny::Tiny;
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2, qwen3};
@@ -13,7 +11,6 @@ use models::source::ModelSource;
 use models::split::plan::PlanKind;
 use models::split::split;
 use serde_json::from_value;
-use tiny::Tiny;
 
 /// Longer than the context at which Llama 3's scaling sets in for the tiny model.
 fn prompt() -> Vec<u32> {

@@ -1,12 +1,15 @@
 //! Peers that lie: whatever a client sends, the server goes on serving others; whatever a server sends, the client
 //! ends with a clear error or goes on, and its traffic is the same.
 
-mod trust_support;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::trust_support::garbage::{self, PATHS, near};
+use crate::trust_support::model::{Judge, SmallModel, prompt, prompt_ids};
+use crate::trust_support::process::{Chat, Said, ServerProcess, Setup};
+use crate::trust_support::relay::{Act, Relay};
+use crate::trust_support::{Length, by_length, length, row};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -21,11 +24,6 @@ use runtime::protocol::wire::{
 };
 use tonic::Status;
 use tonic::transport::Channel;
-use trust_support::garbage::{self, PATHS, near};
-use trust_support::model::{Judge, SmallModel, prompt, prompt_ids};
-use trust_support::process::{Chat, Said, ServerProcess, Setup};
-use trust_support::relay::{Act, Relay};
-use trust_support::{Length, by_length, length, row};
 
 /// A server and what a client of it knows.
 struct Target {
@@ -239,6 +237,41 @@ fn a_server_survives_whatever_clients_send() {
         1,
         &format!("hostile clients: {grown} KiB more"),
     );
+}
+
+#[test]
+#[ignore = "part of the trust suite: cargo xtask trust; waits half a minute"]
+fn places_are_for_those_who_introduce_themselves() {
+    if length() < Length::Short {
+        return;
+    }
+    let mut target = Target::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let connect = target.connect.clone();
+    let strangers = (0..8).map(|number| {
+        let connect = connect.clone();
+        runtime.spawn(async move { garbage::keeps_to_itself(&connect, number % 2 == 0).await })
+    });
+    let strangers: Vec<_> = strangers.collect();
+    // One that has introduced itself stays for as long, with nothing to say.
+    let channel = runtime.block_on(async {
+        let channel = connected(&connect).await;
+        lease(&channel, &target, 64, 0).await;
+        channel
+    });
+    let ended = runtime.block_on(async {
+        let mut ended = 0;
+        for stranger in strangers {
+            ended += usize::from(stranger.await.unwrap());
+        }
+        ended
+    });
+    row("server holds nothing afterwards", ended, 8, "connections of strangers");
+    let open = target.server.metric("sotto_connections");
+    assert_eq!(open, Some(1.0), "the acquaintance's connection, and no other");
+    drop(channel);
+    let same = target.serves() && target.server.wait_idle();
+    row("honest clients served after hostile ones", usize::from(same), 1, "strangers");
 }
 
 /// A lie of the server, and the exit codes with which a client may end.

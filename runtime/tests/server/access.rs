@@ -1,13 +1,12 @@
 //! Who gets in and what it costs: credentials, digests, budgets, leases, over TLS on loopback.
 
-mod server_support;
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::server_support::{Peer, config, plan, reason as reason_of, start, start_with, write_split};
 use runtime::connect_string::ConnectString;
 use runtime::error::{Error, reason};
 use runtime::protocol::wire::{
@@ -17,7 +16,6 @@ use runtime::server::credentials::{Store, UNLIMITED};
 use runtime::server::state::CREDENTIALS_FILE;
 use runtime::server::{FIRST_CREDENTIAL_BUDGET, Role, Server};
 use runtime::tls::{self, CertificatePin};
-use server_support::{Peer, config, plan, reason as reason_of, start, start_with, write_split};
 use sha2::{Digest, Sha256};
 use tonic::Code;
 

@@ -1,0 +1,7 @@
+//! The proxy over real sockets.
+
+mod forwarding;
+#[path = "../support/mod.rs"]
+mod support;
+mod web_page;
+mod with_model;

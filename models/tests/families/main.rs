@@ -1,0 +1,11 @@
+//! Model code is right: what each family computes, against independent implementations and golden files.
+
+mod bert_minilm;
+mod bert_rampart;
+mod bert_variants;
+mod decoders;
+mod gpt2_golden;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/tiny.rs"]
+mod tiny;
