@@ -245,7 +245,7 @@ fn places_are_for_those_who_introduce_themselves() {
     if length() < Length::Short {
         return;
     }
-    let mut target = Target::new();
+    let target = Target::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let connect = target.connect.clone();
     let strangers = (0..8).map(|number| {
