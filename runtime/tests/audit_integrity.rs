@@ -29,10 +29,17 @@ fn minilm() -> &'static LocalModel {
 
 /// The model with its tables, prepared now if nobody did before.
 fn prepared(local: LocalModel) -> LocalModel {
-    if !local.server_directory().join("tables.bin").is_file() {
+    let tables = local.server_directory().join("tables.bin");
+    if !tables.is_file() {
         let entries = runtime::split_store::find(&local.directory).unwrap();
         runtime::split_store::prepare(&entries[0], 2, &|_| {}).unwrap();
     }
+    // A server of another test may be the one that saves them.
+    let saved = (0..6000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        tables.is_file()
+    });
+    assert!(saved, "nobody saved the tables");
     local
 }
 
