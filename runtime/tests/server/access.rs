@@ -226,7 +226,7 @@ fn budgets_survive_kill_9() {
         Store::open(&state.path().join(CREDENTIALS_FILE)).unwrap().add("a", 640, 1000).unwrap();
     let run = |then: &dyn Fn(&ConnectString)| {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_server", "--ignored", "--nocapture"])
+            .args(["--exact", "access::child_server", "--ignored", "--nocapture"])
             .envs([("TEST_SPLIT", split.path()), ("TEST_STATE", state.path())])
             .stdout(Stdio::piped())
             .spawn()
