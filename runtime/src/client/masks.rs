@@ -280,7 +280,9 @@ impl Job<'_> {
         accounting.add_bytes(Traffic::Ahead, piece.data.len());
         let (first, count) = (piece.first_block as usize, piece.blocks as usize);
         missing.remove(first, count)?;
-        self.worker.pool.heard();
+        if count > 0 {
+            self.worker.pool.heard();
+        }
         accounting.time(Phase::ClientAhead, || {
             let blocks = MaskBlock::read_all(self.worker.client.instance().params(), &piece.data)?;
             if blocks.len() != count {

@@ -11,7 +11,6 @@ use crate::trust_support::pads::{self, examine};
 use crate::trust_support::process::{Chat, Said, ServerProcess, Setup, eventually};
 use crate::trust_support::relay::{Act, Relay};
 use crate::trust_support::{Length, by_length, length, row};
-use runtime::limits::LEASE_IDLE_TIMEOUT;
 
 /// Tokens of an answer in these tests: several batches of masks.
 const TOKENS: usize = 150;
@@ -199,20 +198,6 @@ fn a_server_that_stalls_once() {
     let stage = Stage::new();
     stage.relay.on_body(at(vec![100], || Act::Stall));
     stage.survives("server stalls in the middle of a token");
-}
-
-#[test]
-#[ignore = "part of the trust suite: cargo xtask trust; waits until a lease is idle, a minute and a half"]
-fn a_server_out_of_reach_until_it_has_ended_the_lease() {
-    if length() < Length::Short {
-        return;
-    }
-    let stage = Stage::new();
-    stage.relay.on_body(at(vec![100], || {
-        std::thread::sleep(LEASE_IDLE_TIMEOUT + Duration::from_secs(25));
-        Act::Forward
-    }));
-    stage.survives("server out of reach until it has ended the lease");
 }
 
 #[test]
