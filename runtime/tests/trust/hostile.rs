@@ -529,7 +529,7 @@ fn a_client_does_not_wait_for_ever() {
         Lie { name: "masks that never come", codes: &[10], tell: |relay| relay.on_piece(|_| Act::Stall) },
         Lie {
             name: "masks without end and content",
-            codes: &[1, 10],
+            codes: &[1, 3, 10],
             tell: |relay| {
                 relay.on_piece(|_| {
                     Act::Change(Box::new(|piece| {
