@@ -15,28 +15,41 @@ const ROWS: usize = 4;
 /// Sums of one row.
 type Sums = [__m512i; HINT_PLANES];
 
-pub(super) fn product(product: &Product<'_>, out: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { all_rows(product, out) }
+/// The product of all rows, whose sums become residues by `$recombiner` on processors with `$features`.
+macro_rules! product {
+    ($(#[$attribute:meta])* $name:ident, $recombiner:ty, $features:literal) => {
+        $(#[$attribute])*
+        pub(super) fn $name(product: &Product<'_>, out: &mut [u64]) {
+            #[target_feature(enable = $features)]
+            fn all_rows(product: &Product<'_>, out: &mut [u64]) {
+                let stride = product.stride;
+                let count = product.rows.len() / stride;
+                let recombiner = <$recombiner>::new(product.modulus);
+                let whole = count / ROWS * ROWS;
+                for r in (0..whole).step_by(ROWS) {
+                    let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], product.panel, stride);
+                    for (i, sums) in sums.iter().enumerate() {
+                        recombiner.store(sums, &mut out[(r + i) * product.out_stride..]);
+                    }
+                }
+                for r in whole..count {
+                    let [sums] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], product.panel, stride);
+                    recombiner.store(&sums, &mut out[r * product.out_stride..]);
+                }
+            }
+            // SAFETY: the facade has called Isa::assert_supported.
+            unsafe { all_rows(product, out) }
+        }
+    };
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni,avx512ifma")]
-fn all_rows(product: &Product<'_>, out: &mut [u64]) {
-    let stride = product.stride;
-    let count = product.rows.len() / stride;
-    let recombiner = Recombiner::new(product.modulus);
-    let whole = count / ROWS * ROWS;
-    for r in (0..whole).step_by(ROWS) {
-        let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], product.panel, stride);
-        for (i, sums) in sums.iter().enumerate() {
-            recombiner.store(sums, &mut out[(r + i) * product.out_stride..]);
-        }
-    }
-    for r in whole..count {
-        let [sums] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], product.panel, stride);
-        recombiner.store(&sums, &mut out[r * product.out_stride..]);
-    }
-}
+product!(product, Recombiner, "avx512f,avx512bw,avx512dq,avx512vnni,avx512ifma");
+product!(
+    /// [`product`] for processors without IFMA: sums are reduced with quotients in doubles.
+    product_without_ifma,
+    FloatRecombiner,
+    "avx512f,avx512bw,avx512dq,avx512vnni"
+);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -62,56 +75,30 @@ fn tile<const R: usize>(rows: &[i8], panel: &[u8], stride: usize) -> [Sums; R] {
     sums
 }
 
-/// [`product`] for processors without IFMA: sums are reduced with quotients in doubles.
-pub(super) fn product_without_ifma(product: &Product<'_>, out: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { all_rows_without_ifma(product, out) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni")]
-fn all_rows_without_ifma(product: &Product<'_>, out: &mut [u64]) {
-    let stride = product.stride;
-    let count = product.rows.len() / stride;
-    let whole = count / ROWS * ROWS;
-    let recombiner = FloatRecombiner::new(product.modulus);
-    let store = |sums: &Sums, out: &mut [u64]| match &recombiner {
-        Some(recombiner) => recombiner.store(sums, out),
-        None => store_scalar(sums, product.modulus, out),
-    };
-    for r in (0..whole).step_by(ROWS) {
-        let sums = tile::<ROWS>(&product.rows[r * stride..(r + ROWS) * stride], product.panel, stride);
-        for (i, sums) in sums.iter().enumerate() {
-            store(sums, &mut out[(r + i) * product.out_stride..]);
-        }
-    }
-    for r in whole..count {
-        let [sums] = tile::<1>(&product.rows[r * stride..(r + 1) * stride], product.panel, stride);
-        store(&sums, &mut out[r * product.out_stride..]);
-    }
-}
-
 /// Turns the sums of seven planes into residues by a quotient in doubles.
 ///
 /// The value `high 2^32 + low` is below `2^79` in magnitude. Its quotient by `q >= 2^40` is below `2^39`, so the double
 /// that stands for it is off by far less than one, and the rest by the integer next to it is between `-q` and `q`: the
-/// arithmetic of 64-bit words gives it exactly, whatever overflows on the way.
+/// arithmetic of 64-bit words gives it exactly, whatever overflows on the way. Smaller moduli are reduced one sum after
+/// the other.
 struct FloatRecombiner {
+    modulus: Modulus,
     q: __m512i,
     high_by_q: __m512d,
     low_by_q: __m512d,
 }
 
 impl FloatRecombiner {
-    /// `None` for a modulus that is too small.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(modulus: &Modulus) -> Option<Self> {
+    fn new(modulus: &Modulus) -> Self {
         let q = modulus.q();
-        (q >= 1 << 40).then(|| Self {
+        Self {
+            modulus: *modulus,
             q: _mm512_set1_epi64(q as i64),
             high_by_q: _mm512_set1_pd((1u64 << 32) as f64 / q as f64),
             low_by_q: _mm512_set1_pd(1.0 / q as f64),
-        })
+        }
     }
 
     /// Overwrites the first sixteen words of `out`.
@@ -119,6 +106,9 @@ impl FloatRecombiner {
     #[target_feature(enable = "avx512f,avx512dq")]
     fn store(&self, sums: &Sums, out: &mut [u64]) {
         let points = &mut out[..PANEL_POINTS];
+        if self.modulus.q() < 1 << 40 {
+            return store_scalar(sums, &self.modulus, points);
+        }
         let half = |sum: __m512i, upper: bool| {
             if upper { _mm512_extracti64x4_epi64::<1>(sum) } else { _mm512_castsi512_si256(sum) }
         };

@@ -7,7 +7,7 @@ use super::{Gadget, scalar};
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{Reducer, load8, store8};
 
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// What becomes of the product.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,26 +17,27 @@ pub(super) enum Into {
     Subtract,
 }
 
-pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, out, Into::Overwrite) }
-    let tail = out.len() / LANES * LANES;
-    scalar::mul(modulus, &a[tail..], &b[tail..], &mut out[tail..]);
+/// The three products by way of a `products` in scope; what is left over a whole vector is done in scalars.
+macro_rules! product_forms {
+    () => {
+        product_forms! {
+            mul, Into::Overwrite;
+            mul_add, Into::Add;
+            mul_sub, Into::Subtract;
+        }
+    };
+    ($($name:ident, $into:expr;)+) => {$(
+        pub(super) fn $name(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
+            // SAFETY: the facade has called Isa::assert_supported.
+            unsafe { products(modulus, a, b, out, $into) }
+            let tail = out.len() / LANES * LANES;
+            scalar::$name(modulus, &a[tail..], &b[tail..], &mut out[tail..]);
+        }
+    )+};
 }
+pub(super) use product_forms;
 
-pub(super) fn mul_sub(modulus: &Modulus, a: &[u64], b: &[u64], acc: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, acc, Into::Subtract) }
-    let tail = acc.len() / LANES * LANES;
-    scalar::mul_sub(modulus, &a[tail..], &b[tail..], &mut acc[tail..]);
-}
-
-pub(super) fn mul_add(modulus: &Modulus, a: &[u64], b: &[u64], acc: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, acc, Into::Add) }
-    let tail = acc.len() / LANES * LANES;
-    scalar::mul_add(modulus, &a[tail..], &b[tail..], &mut acc[tail..]);
-}
+product_forms!();
 
 /// All whole vectors of a product. Factors below `2^50` give halves below `2^52` and `2^48`.
 #[target_feature(enable = "avx512f,avx512ifma")]

@@ -1,41 +1,21 @@
 //! AVX-512 forms for processors without IFMA: products of residues in doubles, the rest as in [`super::avx512`].
 //!
-//! For `a, b < q < 2^50`, `h = a b` rounded and `l = a b - h` by a fused multiply-add are exact together, with
-//! `|l| <= 2^46`. With `k` the integer next to `h / q` as computed, `|h - k q| < q - 2^46`, an integer of less than 53
-//! bits, which a fused multiply-add therefore gives exactly; so `h - k q + l` is the product modulo `q` up to one `q`.
+//! For `a, b < q < 2^50`, `h = a b` rounded and `l = a b - h`, a fused multiply-add, are exact together. The integer `k`
+//! next to `h / q` as computed is off by at most `1/2 + q 2^-52`, so `h - k q` is an integer below `q` in magnitude, which a
+//! fused multiply-add gives exactly. With `|l| <= q^2 2^-53`, `h - k q + l` is still between `-q` and `q`: the product
+//! modulo `q`, but for one `q` where it is negative.
 #![allow(unsafe_code, reason = "AVX-512 code; the facade checks the processor")]
 
 use std::arch::x86_64::*;
 
-use super::avx512::Into;
+use super::avx512::{Into, LANES, product_forms};
 use super::scalar;
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{load8, store8};
 
 pub(super) use super::avx512::{add_assign, centred, digits, neg_assign, residues, sub_assign};
 
-const LANES: usize = 8;
-
-pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, out, Into::Overwrite) }
-    let tail = out.len() / LANES * LANES;
-    scalar::mul(modulus, &a[tail..], &b[tail..], &mut out[tail..]);
-}
-
-pub(super) fn mul_sub(modulus: &Modulus, a: &[u64], b: &[u64], acc: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, acc, Into::Subtract) }
-    let tail = acc.len() / LANES * LANES;
-    scalar::mul_sub(modulus, &a[tail..], &b[tail..], &mut acc[tail..]);
-}
-
-pub(super) fn mul_add(modulus: &Modulus, a: &[u64], b: &[u64], acc: &mut [u64]) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe { products(modulus, a, b, acc, Into::Add) }
-    let tail = acc.len() / LANES * LANES;
-    scalar::mul_add(modulus, &a[tail..], &b[tail..], &mut acc[tail..]);
-}
+product_forms!();
 
 /// All whole vectors of a product.
 #[target_feature(enable = "avx512f,avx512dq")]
