@@ -62,6 +62,28 @@ pub(crate) struct BodyLink {
     cancelled: Arc<AtomicBool>,
 }
 
+/// How long an action is repeated, and how soon.
+#[derive(Default)]
+struct Patience {
+    first_failure: Option<Instant>,
+    failures: u32,
+    refused_leases: u32,
+}
+
+impl Patience {
+    /// How long to wait behind a failure at `now`; `None` when it has been long enough.
+    fn pause_after(&mut self, error: &Error, now: Instant) -> Option<Duration> {
+        if matches!(error, Error::Lease(_)) && self.refused_leases < LEASES_REFUSED {
+            // The server is there, however long it was away: it ended the lease meanwhile, and opens another.
+            *self = Self { refused_leases: self.refused_leases + 1, ..Self::default() };
+        }
+        let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(self.failures));
+        self.failures += 1;
+        let start = *self.first_failure.get_or_insert(now);
+        (now + pause <= start + RECONNECT_FOR).then_some(pause)
+    }
+}
+
 struct Lease {
     bytes: Bytes,
     tokens_left: u64,
@@ -136,21 +158,12 @@ impl BodyLink {
 
     /// Repeats `action` over fresh connections while the failure is one that a reconnect can cure.
     fn retry<T>(&mut self, mut action: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
-        let mut first_failure = None;
-        let mut pause = FIRST_PAUSE;
-        let mut refused_leases = 0;
+        let mut patience = Patience::default();
         loop {
             let error = match action(self) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if matches!(error, Error::Lease(_)) && refused_leases < LEASES_REFUSED {
-                // The server is there, however long it was away: it ended the lease meanwhile, and opens another.
-                refused_leases += 1;
-                first_failure = None;
-                pause = FIRST_PAUSE;
-            }
-            let start = *first_failure.get_or_insert_with(Instant::now);
             // With a reply outstanding, or broken: the next frame goes over another one.
             self.stream = None;
             if self.cancelled.load(Ordering::SeqCst) {
@@ -166,12 +179,12 @@ impl BodyLink {
                 Error::Transport(_) | Error::ShuttingDown | Error::Busy { .. } | Error::Cancelled => true,
                 _ => false,
             };
-            if !curable || start.elapsed() + pause > RECONNECT_FOR || !self.target.may_come_back() {
+            let pause = patience.pause_after(&error, Instant::now());
+            let Some(pause) = pause.filter(|_| curable && self.target.may_come_back()) else {
                 return Err(self.target.explain(error));
-            }
+            };
             tracing::debug!(%error, "connection lost, trying again");
             std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -303,5 +316,35 @@ impl Drop for BodyLink {
         self.runtime.block_on(async {
             let _ = tokio::time::timeout(GIVE_BACK_TIMEOUT, give_back).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_lease_proves_that_the_server_is_back() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        let (gone, lease) = (Error::Transport("gone".to_owned()), Error::Lease("ended"));
+        assert_eq!(patience.pause_after(&gone, start), Some(FIRST_PAUSE));
+        assert_eq!(patience.pause_after(&gone, start), Some(2 * FIRST_PAUSE));
+        // Away for longer than it is looked for, and then there.
+        let back = start + 5 * RECONNECT_FOR;
+        for _ in 0..LEASES_REFUSED {
+            assert_eq!(patience.pause_after(&lease, back), Some(FIRST_PAUSE));
+        }
+        assert_eq!(patience.pause_after(&lease, back + RECONNECT_FOR), None, "that is its last word");
+        let mut patience = Patience::default();
+        patience.pause_after(&gone, start);
+        assert_eq!(patience.pause_after(&gone, back), None);
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        let pauses: Vec<_> =
+            (0..40).map(|_| patience.pause_after(&Error::ShuttingDown, start).unwrap()).collect();
+        assert!(pauses.is_sorted() && pauses[39] == LONGEST_PAUSE);
     }
 }
