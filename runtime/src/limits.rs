@@ -74,9 +74,14 @@ pub const MAX_MASK_JOBS_PER_CREDENTIAL: usize = 64;
 /// Batches that share one pass over the tables; past four the stream no longer bounds the pass.
 pub const MAX_BATCHES_PER_PASS: usize = 4;
 
-/// Rows per scheduling step of the mask half: 5 ms of one core at 2.5 us per row, four times that for four batches.
-/// A cancelled or urgent job waits for one step at most.
+/// Most rows per scheduling step of the mask half: more make no step cheaper.
 pub const MASK_ROWS_PER_STEP: usize = 2048;
+
+/// Fewest rows per step: below, handing out work costs more than it gains.
+pub const MIN_MASK_ROWS_PER_STEP: usize = 128;
+
+/// What a step of the mask half should take: a cancelled or urgent job waits for one at most.
+pub const MASK_STEP_TIME: Duration = Duration::from_millis(20);
 
 /// Mask blocks per step and message, whatever their rows: 16 KB each, so 2 MB.
 pub const MAX_MASK_BLOCKS_PER_PIECE: usize = 128;

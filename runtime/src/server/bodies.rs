@@ -60,7 +60,7 @@ impl Bodies for BodiesService {
             pool: Arc::clone(&self.pool),
             queued: Arc::clone(&self.queued),
             drain: self.shared.drain_signal(),
-            introduction: request.extensions().get().cloned(),
+            introduction: request.extensions().get().cloned().unwrap_or_default(),
             lease: None,
             last_seq: None,
             _place: place,
@@ -94,7 +94,7 @@ struct Session {
     pool: Arc<rayon::ThreadPool>,
     queued: Arc<AtomicUsize>,
     drain: watch::Receiver<bool>,
-    introduction: Option<Introduction>,
+    introduction: Introduction,
     lease: Option<Active>,
     last_seq: Option<u64>,
     _place: Place,
@@ -164,9 +164,7 @@ impl Session {
             _ => self.shared.body_streams_of.enter(credential)?,
         };
         let weights = model.weights().await?;
-        if let Some(introduction) = &self.introduction {
-            introduction.make();
-        }
+        self.introduction.make();
         self.lease = Some(Active { metered, model, weights, _place: place });
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,8 @@ pub(crate) struct MaskDriver {
     queue: Mutex<Queue<Payload>>,
     wake: Condvar,
     stop: AtomicBool,
+    /// Rows of the next step, so that it takes about [`limits::MASK_STEP_TIME`] on this machine.
+    step_rows: AtomicUsize,
     /// Jobs that wait for tables or are being checked and charged, each with its keys.
     entering: Arc<Bounded>,
     entering_of: PerCredential,
@@ -76,6 +78,7 @@ impl MaskDriver {
             queue: Mutex::new(Queue::new()),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
+            step_rows: AtomicUsize::new(limits::MASK_ROWS_PER_STEP),
             entering: Bounded::new("the queue of mask jobs", limits::MAX_MASK_JOBS),
             entering_of: PerCredential::new(
                 "this credential's queue of mask jobs",
@@ -122,7 +125,7 @@ impl MaskDriver {
             }
             queue.remove_where(Payload::is_abandoned);
             shared.metrics.mask_jobs.set(queue.len() as i64);
-            let step = queue.pick(Payload::has_room, |model| step_blocks(shared, model));
+            let step = queue.pick(Payload::has_room, |model| self.step_blocks(shared, model));
             if let Some(step) = step {
                 if step.needed {
                     shared.foreground.mark();
@@ -152,7 +155,10 @@ impl MaskDriver {
                 std::panic::catch_unwind(AssertUnwindSafe(masks))
                     .unwrap_or_else(|_| Err(Error::Internal("the mask half panicked".to_owned())))
             });
-        shared.metrics.mask_seconds.inc_by(start.elapsed().as_secs_f64());
+        let took = start.elapsed();
+        let rows = step.blocks.len() * phi(shared, &step.model);
+        self.step_rows.store(next_step_rows(rows, took), Ordering::Relaxed);
+        shared.metrics.mask_seconds.inc_by(took.as_secs_f64());
         shared.metrics.mask_steps.inc();
         shared.metrics.mask_blocks.inc_by((step.blocks.len() * batches.len()) as u64);
         let mut queue = self.lock();
@@ -187,12 +193,24 @@ impl MaskDriver {
         }
         shared.metrics.mask_jobs.set(queue.len() as i64);
     }
+
+    /// Most blocks of the next step.
+    fn step_blocks(&self, shared: &Shared, model: &[u8; 32]) -> usize {
+        let rows = self.step_rows.load(Ordering::Relaxed);
+        (rows / phi(shared, model)).clamp(1, limits::MAX_MASK_BLOCKS_PER_PIECE)
+    }
 }
 
-/// Blocks of one step, so that it takes about [`limits::MASK_ROWS_PER_STEP`] rows.
-fn step_blocks(shared: &Shared, model: &[u8; 32]) -> usize {
-    let phi = shared.registry.find(model).map_or(1, |model| model.info.phi);
-    (limits::MASK_ROWS_PER_STEP / phi.max(1)).clamp(1, limits::MAX_MASK_BLOCKS_PER_PIECE)
+/// Rows of a block.
+fn phi(shared: &Shared, model: &[u8; 32]) -> usize {
+    shared.registry.find(model).map_or(1, |model| model.info.phi.max(1))
+}
+
+/// Rows of the step behind one of `rows` that `took` so long: at most twice as many, for its last may have been short.
+fn next_step_rows(rows: usize, took: Duration) -> usize {
+    let fitting = rows as f64 * limits::MASK_STEP_TIME.as_secs_f64() / took.as_secs_f64().max(1e-6);
+    (fitting.min(2.0 * rows as f64) as usize)
+        .clamp(limits::MIN_MASK_ROWS_PER_STEP, limits::MASK_ROWS_PER_STEP)
 }
 
 /// The gRPC service.
@@ -328,4 +346,19 @@ fn wanted_blocks(message: &SubmitRequest, blocks: usize) -> Result<BlockSet> {
         expected: format!("non-empty ranges within {blocks} blocks"),
         got: "others".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_sized_by_the_time_they_take() {
+        let most = limits::MASK_ROWS_PER_STEP;
+        assert_eq!(next_step_rows(most, limits::MASK_STEP_TIME / 4), most);
+        assert_eq!(next_step_rows(most, limits::MASK_STEP_TIME * 4), most / 4);
+        assert_eq!(next_step_rows(512, limits::MASK_STEP_TIME / 100), 1024);
+        assert_eq!(next_step_rows(most, Duration::from_secs(3600)), limits::MIN_MASK_ROWS_PER_STEP);
+        assert_eq!(next_step_rows(32, Duration::ZERO), limits::MIN_MASK_ROWS_PER_STEP);
+    }
 }
