@@ -60,7 +60,10 @@ impl Needles {
             let (mut found, mut searched, mut buffer) = (vec![false; self.count], 0, vec![0; CHUNK]);
             while let Some(&(at, bytes)) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // A mapping may end while the process runs; what cannot be read is not there.
-                let count = memory.read_at(&mut buffer[..bytes], at).unwrap_or(0);
+                let mut count = 0;
+                while let Ok(more @ 1..) = memory.read_at(&mut buffer[count..bytes], at + count as u64) {
+                    count += more;
+                }
                 self.mark(&buffer[..count], &mut found);
                 searched += count as u64;
             }
