@@ -8,6 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fhe_layers::arith::Modulus;
 use fhe_layers::kernels::hint::{HINT_PLANES, HintPanel, PANEL_POINTS, StridedRows, hint_panel_product};
 use fhe_layers::kernels::mask_mac::{MacAccumulator, MacKey, MacShape, mask_mac};
+use fhe_layers::kernels::ntt::Ntt;
 use fhe_layers::kernels::planes::{BODY_PLANES, Planes, gemm, gemv};
 use fhe_layers::kernels::pointwise::{self, Gadget};
 use fhe_layers::kernels::{AlignedWords, Isa, PackedWeights};
@@ -39,15 +40,26 @@ fn weights(rows: usize, cols: usize) -> PackedWeights {
     PackedWeights::new(rows, cols, &values)
 }
 
+/// The transform in use beside that of `tfhe-ntt`, which it is or replaces.
 fn ntt(c: &mut Criterion) {
+    let ntt = Ntt::new(isa(), N, &modulus()).expect("the ring has an NTT");
     let plan = tfhe_ntt::prime64::Plan::try_new(N, Q).expect("the ring has an NTT");
     let input = words(N, Q, 1);
-    let mut buffer = input.clone();
-    plan.fwd(&mut buffer);
-    plan.inv(&mut buffer);
-    plan.normalize(&mut buffer);
-    assert_eq!(buffer, input, "inverse of the transform");
-    c.bench_function("ntt/forward", |b| b.iter(|| plan.fwd(&mut buffer)));
+    let (mut buffer, mut expected) = (AlignedWords::from(&input[..]), input.clone());
+    ntt.forward(&mut buffer);
+    plan.fwd(&mut expected);
+    assert_eq!(buffer[..], expected, "transform");
+    ntt.inverse(&mut buffer);
+    assert_eq!(buffer[..], input, "inverse of the transform");
+    c.bench_function("ntt/forward", |b| b.iter(|| ntt.forward(&mut buffer)));
+    c.bench_function("ntt/forward_tfhe_ntt", |b| b.iter(|| plan.fwd(&mut buffer)));
+    c.bench_function("ntt/inverse", |b| b.iter(|| ntt.inverse(&mut buffer)));
+    c.bench_function("ntt/inverse_tfhe_ntt", |b| {
+        b.iter(|| {
+            plan.inv(&mut buffer);
+            plan.normalize(&mut buffer);
+        });
+    });
 }
 
 /// A table of many blocks, as in a model, so that it comes from memory; time per pass over all rows.

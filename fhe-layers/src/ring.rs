@@ -1,19 +1,20 @@
 //! The ring `Z_q[X]/(X^N+1)`, its number-theoretic transform, and orbit order.
 //!
-//! The transform is that of `tfhe-ntt`; *natural order* below means the order of its output. *Orbit order* is a
+//! The transform is [`Ntt`]; *natural order* below means the order of its output. *Orbit order* is a
 //! permutation of it in which the automorphism `sigma: X -> X^gamma` is a rotation, see
 //! [`crate::kernels::mask_mac`].
 
 use crate::arith::Modulus;
 use crate::error::ParamsError;
 use crate::kernels::mask_mac::{LINE_WORDS, MacShape};
+use crate::kernels::ntt::Ntt;
 use crate::kernels::{Isa, pointwise};
 use crate::params::Params;
 use std::collections::HashMap;
 
 /// Everything that computing in the ring needs: transform, modulus, orbits.
 pub struct Ring {
-    plan: tfhe_ntt::prime64::Plan,
+    ntt: Ntt,
     modulus: Modulus,
     isa: Isa,
     shape: MacShape,
@@ -35,12 +36,12 @@ impl Ring {
     pub fn new(params: &Params, isa: Isa) -> Result<Self, ParamsError> {
         let (n, q) = (params.n(), params.q());
         let no_transform = ParamsError::NoTransform { n, q };
-        let plan = tfhe_ntt::prime64::Plan::try_new(n, q).ok_or(no_transform.clone())?;
-        let modulus = Modulus::new(q).map_err(|_| no_transform)?;
+        let modulus = Modulus::new(q).map_err(|_| no_transform.clone())?;
+        let ntt = Ntt::new(isa, n, &modulus).ok_or(no_transform)?;
         let shape = MacShape::new(n, params.tau(), params.levels());
         let mut natural = vec![0; n];
         natural[1] = 1;
-        plan.fwd(&mut natural);
+        ntt.forward(&mut natural);
         let index: HashMap<u64, u32> = natural.iter().enumerate().map(|(k, &x)| (x, k as u32)).collect();
         let root = natural[0];
         let mut log = HashMap::with_capacity(2 * n);
@@ -50,7 +51,7 @@ impl Ring {
             power = modulus.mul(power, root);
         }
         let mut ring = Self {
-            plan,
+            ntt,
             modulus,
             isa,
             shape,
@@ -107,13 +108,12 @@ impl Ring {
 
     /// Coefficients to values in natural order, in place.
     pub fn forward(&self, poly: &mut [u64]) {
-        self.plan.fwd(poly);
+        self.ntt.forward(poly);
     }
 
     /// Values in natural order to coefficients, in place.
     pub fn inverse(&self, poly: &mut [u64]) {
-        self.plan.inv(poly);
-        self.plan.normalize(poly);
+        self.ntt.inverse(poly);
     }
 
     /// Natural order to orbit order.

@@ -5,6 +5,7 @@ mod kernels_support;
 use fhe_layers::arith::Modulus;
 use fhe_layers::kernels::AlignedWords;
 use fhe_layers::kernels::mask_mac::{MacAccumulator, MacKey, MacShape, mask_mac};
+use fhe_layers::kernels::ntt::Ntt;
 use fhe_layers::kernels::pointwise::{self, Gadget};
 use kernels_support::{Q, Stream, isas};
 use proptest::prelude::*;
@@ -97,6 +98,11 @@ proptest! {
     }
 
     #[test]
+    fn transforms_agree(seed: u64, log in 5u32..=11) {
+        check_transform(Q, &Stream::new(seed).words(1 << log, Q - 1));
+    }
+
+    #[test]
     fn digits_reconstruct(seed: u64, gadget in prop::sample::select(vec![(2usize, 15u32, 20u32), (1, 15, 35), (3, 10, 20), (4, 12, 2)])) {
         let (levels, base_log, drop) = gadget;
         check_digits(&Gadget::new(levels, base_log, drop), &Stream::new(seed).words(67, Q - 1));
@@ -122,6 +128,50 @@ fn mask_mac_at_full_size_and_at_the_largest_values() {
         let mut out = vec![0; shape.n()];
         mask_mac(isa, &table, &[&key], &modulus, &mut [&mut out]);
         assert!(out.iter().all(|&v| v == expected), "{isa}");
+    }
+}
+
+/// Every instruction set's transform gives what `tfhe-ntt` gives, both ways.
+fn check_transform(q: u64, poly: &[u64]) {
+    let n = poly.len();
+    let modulus = Modulus::new(q).unwrap();
+    let plan = tfhe_ntt::prime64::Plan::try_new(n, q).unwrap();
+    let (mut values, mut coefficients) = (poly.to_vec(), poly.to_vec());
+    plan.fwd(&mut values);
+    plan.inv(&mut coefficients);
+    plan.normalize(&mut coefficients);
+    for isa in isas() {
+        let ntt = Ntt::new(isa, n, &modulus).unwrap();
+        let mut out = poly.to_vec();
+        ntt.forward(&mut out);
+        assert_eq!(out, values, "{isa}, n {n}, q {q}: forward");
+        ntt.inverse(&mut out);
+        assert_eq!(out, poly, "{isa}, n {n}, q {q}: there and back");
+        ntt.inverse(&mut out);
+        assert_eq!(out, coefficients, "{isa}, n {n}, q {q}: inverse");
+    }
+}
+
+#[test]
+fn transforms_agree_at_every_length_and_at_the_edges() {
+    // The layer's modulus, the largest with transforms this long, and a small one.
+    let largest = (1..).map(|k| (1u64 << 50) - (k << 13) + 1).find(|&q| {
+        // Fermat and Euler to two bases is enough for a test, which fails where `q` has no transform.
+        let modulus = Modulus::new(q).unwrap();
+        [2, 3].iter().all(|&base| modulus.pow(base, q - 1) == 1)
+    });
+    for q in [Q, largest.unwrap(), 12289] {
+        for n in (5..=11).map(|log| 1 << log) {
+            check_transform(q, &vec![0; n]);
+            check_transform(q, &vec![q - 1; n]);
+            check_transform(q, &vec![q / 2; n]);
+            check_transform(q, &vec![q / 2 + 1; n]);
+            for period in [1, 2, 3, n / 2] {
+                let alternating = (0..n).map(|i| if i / period % 2 == 0 { q - 1 } else { 0 });
+                check_transform(q, &alternating.collect::<Vec<_>>());
+            }
+            check_transform(q, &Stream::new(n as u64).words(n, q - 1));
+        }
     }
 }
 

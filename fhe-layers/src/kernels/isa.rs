@@ -14,8 +14,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI, such as Cascade Lake: products of bytes are as fast as can be, those
-    /// of residues as with AVX2.
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI, such as Cascade Lake: products of bytes are as fast as can be, residues
+    /// are multiplied in doubles.
     Avx512Vnni,
     /// The same with IFMA, which multiplies residues.
     Avx512,

@@ -5,6 +5,7 @@
 //! | [`planes`] | int8 matrix times byte planes, exact in `i64` | body half, clear int8 yardstick |
 //! | [`hint`] | int8 matrix times a panel of residues, modulo `q` | prepare |
 //! | [`mask_mac`] | prepared digits times rotated key, modulo `q` | mask half |
+//! | [`ntt`] | transform of the ring | everything |
 //! | [`pointwise`] | products, sums, gadget digits of polynomials | prepare, compact tables |
 //!
 //! Every kernel has a scalar form that is always compiled and vector forms that return the same bits. The caller
@@ -15,10 +16,13 @@ pub mod hint;
 mod isa;
 mod lines;
 pub mod mask_mac;
+pub mod ntt;
 pub mod planes;
 pub mod pointwise;
 #[cfg(target_arch = "x86_64")]
 mod reduce52;
+#[cfg(target_arch = "x86_64")]
+mod reduce_float;
 mod weights;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError};

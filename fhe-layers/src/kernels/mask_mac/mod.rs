@@ -16,6 +16,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_float;
 mod scalar;
 
 use super::{AlignedWords, Isa};
@@ -188,7 +190,9 @@ pub fn mask_mac(isa: Isa, table: &[u64], keys: &[&MacKey], modulus: &Modulus, ou
     match isa {
         Isa::Scalar => scalar::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni => avx2::mask_mac(&shape, table, keys, modulus, outs),
+        Isa::Avx2 => avx2::mask_mac(&shape, table, keys, modulus, outs),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512_float::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::mask_mac(&shape, table, keys, modulus, outs),
         #[cfg(not(target_arch = "x86_64"))]
@@ -241,7 +245,9 @@ impl MacAccumulator {
         match self.isa {
             Isa::Scalar => scalar::accumulate(&term, &mut self.words),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512Vnni => avx2::accumulate(&term, &mut self.words),
+            Isa::Avx2 => avx2::accumulate(&term, &mut self.words),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512_float::accumulate(&term, &mut self.words),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::accumulate(&term, &mut self.words),
             #[cfg(not(target_arch = "x86_64"))]
@@ -259,7 +265,9 @@ impl MacAccumulator {
         match self.isa {
             Isa::Scalar => scalar::reduce(&self.words, modulus, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512Vnni => avx2::reduce(&self.words, modulus, out),
+            Isa::Avx2 => avx2::reduce(&self.words, modulus, out),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512_float::reduce(&self.words, modulus, out),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::reduce(&self.words, modulus, out),
             #[cfg(not(target_arch = "x86_64"))]
