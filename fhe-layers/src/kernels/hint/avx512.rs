@@ -43,16 +43,16 @@ macro_rules! product {
     };
 }
 
-product!(product, Recombiner, "avx512f,avx512bw,avx512dq,avx512vnni,avx512ifma");
+product!(product, Recombiner, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma");
 product!(
     /// [`product`] for processors without IFMA: sums are reduced with quotients in doubles.
     product_without_ifma,
     FloatRecombiner,
-    "avx512f,avx512bw,avx512dq,avx512vnni"
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const R: usize>(rows: &[i8], panel: &[u8], stride: usize) -> [Sums; R] {
     let quads = panel.len() / QUAD_BYTES;
     assert!(rows.len() == R * stride && quads * QUAD <= stride && panel.len() == quads * QUAD_BYTES);

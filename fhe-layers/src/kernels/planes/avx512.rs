@@ -29,7 +29,7 @@ pub(super) fn product(product: &Product<'_>, out: &mut [i64]) {
 }
 
 /// Planes `first .. first + P` against all rows, `R` (a multiple of four) at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn all_rows<const R: usize, const P: usize>(product: &Product<'_>, first: usize, out: &mut [i64]) {
     let stride = product.stride;
     let count = product.rows.len() / stride;
@@ -57,7 +57,7 @@ fn all_rows<const R: usize, const P: usize>(product: &Product<'_>, first: usize,
 ///
 /// Four vectors are added across lanes together: 13 instructions, where one alone takes seven.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn four_rows<const P: usize>(rows: &[[__m512i; P]], first: usize) -> [i64; 4] {
     let mut words = _mm256_setzero_si256();
     for (p, [a, b, c, d]) in (0..P).map(|p| (p, [rows[0][p], rows[1][p], rows[2][p], rows[3][p]])) {
@@ -84,7 +84,7 @@ struct Planes<'a> {
 
 /// Lane sums of `R` rows times `P` planes, all accumulators in registers.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const R: usize, const P: usize>(
     rows: &[i8],
     planes: &Planes<'_>,

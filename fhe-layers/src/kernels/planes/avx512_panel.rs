@@ -3,6 +3,9 @@
 //! A lane then holds the sum of one row, and nothing is summed across lanes: for rows of a few hundred bytes those
 //! sums cost the single-token form more than the products themselves. Laying rows across lanes costs a pass over
 //! them, which from [`PANEL_TOKENS`] tokens on is little.
+//!
+//! The functions name `avx512vl` though they need it nowhere: without it the compiler keeps every vector of which it ever
+//! takes a half in the lower sixteen registers, and has no room for the sums.
 #![allow(unsafe_code, reason = "AVX-512 intrinsics; the facade checks the processor and the lengths")]
 
 use std::arch::x86_64::*;
@@ -12,8 +15,11 @@ use super::{AlignedBytes, BODY_PLANES, LINE_BYTES, Planes};
 /// Fewest tokens that pay for reordering the rows.
 pub(super) const PANEL_TOKENS: usize = 4;
 
+/// Lanes of a vector.
+const LANES: usize = 16;
+
 /// Rows of a panel: two vectors of 32-bit lanes.
-pub(super) const PANEL_ROWS: usize = 32;
+pub(super) const PANEL_ROWS: usize = 2 * LANES;
 
 /// Columns whose products one instruction adds to a lane.
 const QUAD: usize = 4;
@@ -23,9 +29,9 @@ pub(super) fn product(rows: &[i8], stride: usize, planes: &Planes, out: &mut [i6
     let mut panel = AlignedBytes::zeroed(PANEL_ROWS * stride);
     out.fill(0);
     for (rows, out) in rows.chunks(PANEL_ROWS * stride).zip(out.chunks_mut(PANEL_ROWS * planes.tokens())) {
-        fill(&mut panel, rows, stride);
         // SAFETY: the facade has called Isa::assert_supported.
         unsafe {
+            fill(&mut panel, rows, stride);
             match planes.planes() {
                 BODY_PLANES => all_tokens::<2, BODY_PLANES>(&panel, planes, 0, out),
                 count => (0..count).for_each(|p| all_tokens::<8, 1>(&panel, planes, p, out)),
@@ -35,21 +41,65 @@ pub(super) fn product(rows: &[i8], stride: usize, planes: &Planes, out: &mut [i6
 }
 
 /// Lays up to [`PANEL_ROWS`] rows across lanes, `[stride / 4, PANEL_ROWS, 4]`; rows that are missing are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn fill(panel: &mut [u8], rows: &[i8], stride: usize) {
-    if rows.len() < PANEL_ROWS * stride {
-        panel.fill(0);
-    }
-    let panel: &mut [u32] = bytemuck::cast_slice_mut(panel);
-    for (lane, row) in rows.chunks_exact(stride).enumerate() {
-        let quads: &[u32] = bytemuck::cast_slice(row);
-        for (to, &quad) in panel.iter_mut().skip(lane).step_by(PANEL_ROWS).zip(quads) {
-            *to = quad;
+    for (chunk, quads) in panel.chunks_exact_mut(PANEL_ROWS * LINE_BYTES).enumerate() {
+        for half in 0..PANEL_ROWS / LANES {
+            let lines = std::array::from_fn(|lane| {
+                let at = (half * LANES + lane) * stride + chunk * LINE_BYTES;
+                rows.get(at..at + LINE_BYTES).map_or(_mm512_setzero_si512(), |line| load_line(line))
+            });
+            for (quad, lanes) in transposed(lines).into_iter().enumerate() {
+                let to: &mut [u8; LINE_BYTES] = (&mut quads[quad * PANEL_ROWS * QUAD + half * LINE_BYTES..]
+                    [..LINE_BYTES])
+                    .try_into()
+                    .expect("a line");
+                // SAFETY: the reference covers the 64 bytes that the unaligned store writes.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), lanes) }
+            }
         }
     }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_line(line: &[i8]) -> __m512i {
+    let line: &[i8; LINE_BYTES] = line.try_into().expect("a line");
+    // SAFETY: the reference covers the 64 bytes that the unaligned load reads.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// Lane `i` of vector `k` becomes lane `k` of vector `i`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    // fours[g][k]: in quarter `l`, lane `4 l + k` of the four rows from `4 g` on.
+    let fours: [[__m512i; 4]; 4] = std::array::from_fn(|g| {
+        let [a, b, c, d] = std::array::from_fn(|i| rows[4 * g + i]);
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ab_high, cd_high),
+            _mm512_unpackhi_epi64(ab_high, cd_high),
+        ]
+    });
+    let mut columns = [_mm512_setzero_si512(); LANES];
+    for k in 0..4 {
+        let [a, b, c, d] = fours.map(|four| four[k]);
+        let (even_ab, even_cd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+        let (odd_ab, odd_cd) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        columns[k] = _mm512_shuffle_i32x4::<0x88>(even_ab, even_cd);
+        columns[4 + k] = _mm512_shuffle_i32x4::<0x88>(odd_ab, odd_cd);
+        columns[8 + k] = _mm512_shuffle_i32x4::<0xdd>(even_ab, even_cd);
+        columns[12 + k] = _mm512_shuffle_i32x4::<0xdd>(odd_ab, odd_cd);
+    }
+    columns
+}
+
 /// Adds planes `first .. first + P` of every token, `T` tokens at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn all_tokens<const T: usize, const P: usize>(panel: &[u8], planes: &Planes, first: usize, out: &mut [i64]) {
     let tokens = planes.tokens();
     let whole = tokens / T * T;
@@ -68,7 +118,7 @@ fn all_tokens<const T: usize, const P: usize>(panel: &[u8], planes: &Planes, fir
 ///
 /// `lines`: `[stride / 64, count, 64]` per token. A lane sums at most `MAX_COLUMNS` products: no overflow.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const T: usize, const P: usize>(
     panel: &[u8],
     lines: [&[u8]; T],
@@ -105,7 +155,7 @@ fn tile<const T: usize, const P: usize>(
 
 /// Recombines the planes of one token and adds them to its outputs; `out`: at most [`PANEL_ROWS`] rows of `tokens`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn add<const P: usize>(sums: &[[__m512i; 2]; P], first: usize, token: usize, tokens: usize, out: &mut [i64]) {
     let mut words = [_mm512_setzero_si512(); 4];
     for (p, halves) in sums.iter().enumerate() {
