@@ -20,6 +20,7 @@ pub mod serve;
 pub mod split;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -67,7 +68,20 @@ pub enum Command {
 
 /// Reads the command line, runs it and reports errors; for `main`.
 pub fn main() -> ExitCode {
-    report(run(Cli::parse().command))
+    let command = Cli::parse().command;
+    report(survive_file_limits().and_then(|()| run(command)))
+}
+
+/// Lets a write beyond the limit on the size of files (`ulimit -f`) fail, where it would kill the process without a word.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the system lets no handler be installed.
+pub fn survive_file_limits() -> Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())
+        .map_err(|source| Error::Io { context: "installing a signal handler".to_owned(), source })?;
+    Ok(())
 }
 
 /// Serves when the first argument is `serve`, for programs other than `sotto` that start an
