@@ -97,9 +97,9 @@ pub(crate) fn masked(
         // |message| < q - 2^7 and pad < q: the sum is in (-q, 2q), and in (0, 3q) after adding q.
         let sum = (pad + q).wrapping_add_signed(message + i64::from(noise));
         let sum = sum.min(sum.wrapping_sub(q));
-        let sum = sum.min(sum.wrapping_sub(q));
-        *word = switch.down(sum);
+        *word = sum.min(sum.wrapping_sub(q));
     }
+    switch.down_all(instance.ring().isa(), &mut words);
     words.publish()
 }
 

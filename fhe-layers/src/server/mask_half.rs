@@ -207,23 +207,25 @@ impl Zero {
         let mut words = Vec::with_capacity(2 * ring.n());
         ring.inverse(&mut self.mask);
         pointwise::add_assign(isa, modulus, &mut self.mask, mask);
-        switch_noisy(ring, &self.mask, &self.mask_noise, switch, &mut words);
+        switch_noisy(ring, &mut self.mask, &self.mask_noise, switch, &mut words);
         ring.leave_orbit(sums, temporary);
         pointwise::sub_assign(isa, modulus, &mut self.body, temporary);
         ring.inverse(&mut self.body);
-        switch_noisy(ring, &self.body, &self.body_noise, switch, &mut words);
+        switch_noisy(ring, &mut self.body, &self.body_noise, switch, &mut words);
         words
     }
 }
 
-/// Appends `round(value + noise, from q to 32 bits)`.
-fn switch_noisy(ring: &Ring, values: &[u64], noise: &[i8], switch: &Switch, words: &mut Vec<u32>) {
+/// Appends `round(value + noise, from q to 32 bits)`. Uses `values` up.
+fn switch_noisy(ring: &Ring, values: &mut [u64], noise: &[i8], switch: &Switch, words: &mut Vec<u32>) {
     let q = ring.modulus().q();
-    words.extend(values.iter().zip(noise).map(|(&value, &noise)| {
+    for (value, &noise) in values.iter_mut().zip(noise) {
         let sum = value.wrapping_add_signed(i64::from(noise));
         // In (-2^7, q + 2^7): one of the three is the residue, and the smallest as an unsigned number.
-        switch.down(sum.min(sum.wrapping_add(q)).min(sum.wrapping_sub(q))) as u32
-    }));
+        *value = sum.min(sum.wrapping_add(q)).min(sum.wrapping_sub(q));
+    }
+    switch.down_all(ring.isa(), values);
+    words.extend(values.iter().map(|&word| word as u32));
 }
 
 /// The generator of one ciphertext's re-randomisation: a function of seed, keys and block, so that a seed that comes

@@ -3,6 +3,7 @@
 
 use super::{Gadget, scalar};
 use crate::arith::Modulus;
+use crate::switch::Switch;
 
 pub(super) use super::scalar::{mul, mul_add, mul_sub};
 
@@ -27,4 +28,7 @@ recompiled! {
     centred(modulus: &Modulus, a: &[u64], out: &mut [i64]);
     residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]);
     digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]);
+    switch_down_in_doubles(switch: &Switch, words: &mut [u64]);
 }
+
+pub(super) use switch_down_in_doubles as switch_down;

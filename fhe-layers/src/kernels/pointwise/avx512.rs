@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use super::{Gadget, scalar};
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{Reducer, load8, store8};
+use crate::switch::Switch;
 
 pub(super) const LANES: usize = 8;
 
@@ -80,4 +81,7 @@ recompiled! {
     centred(modulus: &Modulus, a: &[u64], out: &mut [i64]);
     residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]);
     digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]);
+    switch_down_in_doubles(switch: &Switch, words: &mut [u64]);
 }
+
+pub(super) use switch_down_in_doubles as switch_down;

@@ -9,7 +9,7 @@ use crate::arith::Modulus;
 use crate::kernels::reduce_float::{FloatReducer, load_residues};
 use crate::kernels::reduce52::{load8, store8};
 
-pub(super) use super::avx512::{add_assign, centred, digits, neg_assign, residues, sub_assign};
+pub(super) use super::avx512::{add_assign, centred, digits, neg_assign, residues, sub_assign, switch_down};
 
 product_forms!();
 

@@ -13,6 +13,7 @@ mod scalar;
 
 use super::Isa;
 use crate::arith::{MODULUS_BITS, Modulus};
+use crate::switch::Switch;
 
 /// Runs a scalar body, or the same body compiled for a vector instruction set.
 macro_rules! dispatch {
@@ -103,6 +104,14 @@ pub fn residues(isa: Isa, modulus: &Modulus, digits: &[i16], out: &mut [u64]) {
     assert_eq!(digits.len(), out.len(), "length of the output");
     assert!(modulus.q() > 1 << 15, "modulus: expected above 2^15, got {}", modulus.q());
     dispatch!(isa, residues(modulus, digits, out));
+}
+
+/// Residues to words of a power of two, in place: [`Switch::down`].
+///
+/// # Panics
+/// If this processor lacks `isa`.
+pub(crate) fn switch_down(isa: Isa, switch: &Switch, words: &mut [u64]) {
+    dispatch!(isa, switch_down(switch, words));
 }
 
 /// `out[i] = src[order[i]]`: into or out of orbit order.

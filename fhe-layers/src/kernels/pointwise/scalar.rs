@@ -2,6 +2,7 @@
 
 use super::Gadget;
 use crate::arith::Modulus;
+use crate::switch::Switch;
 
 pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -72,5 +73,19 @@ pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits:
             let low = ((rest + base / 2) & (base - 1)) - base / 2;
             *digit = if level == top { rest } else { low } as i16;
         }
+    }
+}
+
+pub(super) fn switch_down(switch: &Switch, words: &mut [u64]) {
+    for word in words {
+        *word = switch.down(*word);
+    }
+}
+
+/// [`switch_down`] in operations that vectors have.
+#[inline(always)]
+pub(super) fn switch_down_in_doubles(switch: &Switch, words: &mut [u64]) {
+    for word in words {
+        *word = switch.down_in_doubles(*word);
     }
 }
