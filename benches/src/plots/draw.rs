@@ -35,6 +35,8 @@ pub(super) const TFHE: RGBColor = RGBColor(0x8e, 0x24, 0x6c);
 const PALETTE: [RGBColor; 6] =
     [OURS, PEER, RGBColor(0x1f, 0x5f, 0xb4), TFHE, CLEAR, RGBColor(0xb8, 0x86, 0x0b)];
 const FONT: &str = "sans-serif";
+/// Of a letter of a tick's name, on average, in pixels.
+const LETTER_WIDTH: i32 = 6;
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 
 /// Round times a reader knows, for the ticks of a time axis.
@@ -86,11 +88,17 @@ pub(super) fn bars(file: &Path, title: &str, note: &str, bars: &[Bar]) -> anyhow
     root.fill(&WHITE).map_err(failed)?;
     root.draw_text(title, &text(21, INK, HPos::Left, VPos::Top), (18, 16)).map_err(failed)?;
     let bottom = top + row * shown.len() as i32;
+    let mut free_from = i32::MIN;
     for (ms, name) in TICKS.iter().filter(|t| t.0.log10() >= low - 1e-9 && t.0.log10() <= high + 1e-9) {
         let x = x_of(*ms);
         let grid = PathElement::new(vec![(x, top - 6), (x, bottom + 4)], RGBColor(0xdd, 0xdd, 0xdd));
         root.draw(&grid).map_err(failed)?;
-        root.draw_text(name, &text(13, INK, HPos::Center, VPos::Top), (x, bottom + 8)).map_err(failed)?;
+        // A name that would touch the one before it is left out.
+        let half = name.chars().count() as i32 * LETTER_WIDTH / 2;
+        if x - half >= free_from {
+            root.draw_text(name, &text(13, INK, HPos::Center, VPos::Top), (x, bottom + 8)).map_err(failed)?;
+            free_from = x + half + LETTER_WIDTH;
+        }
     }
     for (i, bar) in shown.iter().enumerate() {
         let y = top + row * i as i32;
