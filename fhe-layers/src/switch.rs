@@ -1,17 +1,13 @@
 //! Exact modulus switching: `q` to a power of two and back, rounding to nearest, halves up.
 //!
-//! No division: the quotient comes from one high product with a precomputed reciprocal and one correction, or, many words
-//! at a time, from a product of doubles and one correction.
-
-use crate::kernels::{Isa, pointwise};
+//! No division: the quotient comes from a product of doubles and one correction, operations that vectors have:
+//! [`crate::kernels::pointwise::switch_down`].
 
 /// Switches residues modulo `q` to `bits`-bit words and back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Switch {
     q: u64,
     bits: u32,
-    /// `floor(2^(64 + bits) / q)`, below `2^(15 + bits)` for `q > 2^49`.
-    reciprocal: u64,
     /// `2^bits / q`.
     ratio: f64,
 }
@@ -27,41 +23,15 @@ impl Switch {
     pub(crate) fn new(q: u64, bits: u32) -> Self {
         assert!(q > 1 << 49 && q < 1 << 50 && (1..=40).contains(&bits), "switch from {q} to {bits} bits");
         let ratio = (1u64 << bits) as f64 / q as f64;
-        Self { q, bits, reciprocal: ((1u128 << (64 + bits)) / u128::from(q)) as u64, ratio }
+        Self { q, bits, ratio }
     }
 
     /// `round(v 2^bits / q) mod 2^bits` for `v < q`.
     ///
-    /// The estimate `floor(v reciprocal / 2^64)` is at most the true quotient and at most 1 below it plus one for the
-    /// half, since `v reciprocal / 2^64 > v 2^bits / q - v / 2^64`; so the remainder is below `3q < 2^64` and wrapping
-    /// arithmetic recovers it exactly.
-    #[inline(always)]
-    pub(crate) fn down(&self, v: u64) -> u64 {
-        let estimate = ((u128::from(v) * u128::from(self.reciprocal)) >> 64) as u64;
-        let mut rest = (v << self.bits).wrapping_add(self.q / 2).wrapping_sub(estimate.wrapping_mul(self.q));
-        let mut quotient = estimate;
-        for _ in 0..2 {
-            let more = u64::from(rest >= self.q);
-            quotient += more;
-            rest = rest.wrapping_sub(self.q & more.wrapping_neg());
-        }
-        quotient & ((1 << self.bits) - 1)
-    }
-
-    /// [`Switch::down`] of all words, in place.
-    ///
-    /// # Panics
-    /// If this processor lacks `isa`.
-    pub(crate) fn down_all(&self, isa: Isa, words: &mut [u64]) {
-        pointwise::switch_down(isa, self, words);
-    }
-
-    /// [`Switch::down`] in operations that vectors have.
-    ///
     /// `v < 2^50` is exact as a double, and `v ratio`, below `2^40`, within `2^-11` of `v 2^bits / q`: the integer next to it is
     /// at most one off from the quotient rounded, and the rest, between `-q` and `2q`, says so.
     #[inline(always)]
-    pub(crate) fn down_in_doubles(&self, v: u64) -> u64 {
+    pub(crate) fn down(&self, v: u64) -> u64 {
         let value = f64::from_bits(v | TWO_POW_52.to_bits()) - TWO_POW_52;
         let estimate = (value * self.ratio + TWO_POW_52).to_bits() & ((1 << 52) - 1);
         let rest = (v << self.bits).wrapping_add(self.q / 2).wrapping_sub(estimate.wrapping_mul(self.q));
@@ -80,7 +50,7 @@ impl Switch {
 #[cfg(test)]
 mod tests {
     use super::Switch;
-    use crate::kernels::Isa;
+    use crate::kernels::{Isa, pointwise};
     use crate::params::sets::Q;
     use proptest::prelude::*;
 
@@ -91,11 +61,10 @@ mod tests {
 
     fn check_down(switch: &Switch, v: u64) {
         let expected = reference_down(v, switch.bits);
-        assert_eq!(switch.down(v), expected);
         for isa in Isa::supported() {
             // A vector and what is left over.
             let mut words = [v; 19];
-            switch.down_all(isa, &mut words);
+            pointwise::switch_down(isa, switch, &mut words);
             assert_eq!(words, [expected; 19], "{isa}");
         }
     }

@@ -4,6 +4,7 @@
 
 use crate::ciphertext::Reply;
 use crate::instance::Instance;
+use crate::kernels::pointwise;
 use crate::params::{BODY_BITS, Params, REPLY_BITS};
 use crate::random::noise::NoiseRng;
 use crate::secret::SecretWords;
@@ -99,7 +100,7 @@ pub(crate) fn masked(
         let sum = sum.min(sum.wrapping_sub(q));
         *word = sum.min(sum.wrapping_sub(q));
     }
-    switch.down_all(instance.ring().isa(), &mut words);
+    pointwise::switch_down(instance.ring().isa(), &switch, &mut words);
     words.publish()
 }
 

@@ -224,7 +224,7 @@ fn switch_noisy(ring: &Ring, values: &mut [u64], noise: &[i8], switch: &Switch, 
         // In (-2^7, q + 2^7): one of the three is the residue, and the smallest as an unsigned number.
         *value = sum.min(sum.wrapping_add(q)).min(sum.wrapping_sub(q));
     }
-    switch.down_all(ring.isa(), values);
+    pointwise::switch_down(ring.isa(), switch, values);
     words.extend(values.iter().map(|&word| word as u32));
 }
 

@@ -28,7 +28,5 @@ recompiled! {
     centred(modulus: &Modulus, a: &[u64], out: &mut [i64]);
     residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]);
     digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]);
-    switch_down_in_doubles(switch: &Switch, words: &mut [u64]);
+    switch_down(switch: &Switch, words: &mut [u64]);
 }
-
-pub(super) use switch_down_in_doubles as switch_down;

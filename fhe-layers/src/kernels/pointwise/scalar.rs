@@ -76,16 +76,9 @@ pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits:
     }
 }
 
+#[inline(always)]
 pub(super) fn switch_down(switch: &Switch, words: &mut [u64]) {
     for word in words {
         *word = switch.down(*word);
-    }
-}
-
-/// [`switch_down`] in operations that vectors have.
-#[inline(always)]
-pub(super) fn switch_down_in_doubles(switch: &Switch, words: &mut [u64]) {
-    for word in words {
-        *word = switch.down_in_doubles(*word);
     }
 }
