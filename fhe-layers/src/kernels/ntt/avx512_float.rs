@@ -43,6 +43,35 @@ struct Roots {
     narrow: Vec<[[f64; LANES]; 3]>,
 }
 
+impl Roots {
+    /// `wide`: the levels with `len >= 8` in the order of their use; `root(len, node)`.
+    fn new<'a>(
+        modulus: &Modulus,
+        n: usize,
+        wide: impl Iterator<Item = &'a usize>,
+        root: impl Fn(usize, usize) -> u64,
+    ) -> Self {
+        let root = |len: usize, node: usize| balanced(modulus, root(len, node));
+        let lanes = |tile: usize, level: usize, len: usize| {
+            LANE_POINTS[level].map(|point| root(len, (tile * TILE + point) / (2 * len)))
+        };
+        Self {
+            wide: wide
+                .flat_map(|&len| (0..n / (2 * len)).map(move |node| (len, node)))
+                .map(|(len, node)| root(len, node))
+                .collect(),
+            narrow: (0..n / TILE)
+                .map(|tile| [lanes(tile, 0, 4), lanes(tile, 1, 2), lanes(tile, 2, 1)])
+                .collect(),
+        }
+    }
+}
+
+/// The representative next to zero.
+fn balanced(modulus: &Modulus, x: u64) -> f64 {
+    modulus.centred(x) as f64
+}
+
 /// Tables of a transform in doubles.
 pub(super) struct FloatNtt {
     n: usize,
@@ -64,42 +93,27 @@ impl FloatNtt {
             return None;
         }
         // The left half of a node is taken modulo X^len - w, the right one modulo X^len + w.
-        let root = |len: usize, node: usize| modulus.pow(points[2 * len * node], len as u64);
-        let opposite = |len: usize, node: usize| modulus.pow(points[2 * len * node + len], len as u64);
-        let lens = || (0..n.ilog2()).rev().map(|log| 1usize << log);
-        let is_tree = lens()
-            .all(|len| (0..n / (2 * len)).all(|node| modulus.add(root(len, node), opposite(len, node)) == 0));
-        let invert = |x: u64| modulus.inv(x);
-        if !is_tree || root(n / 2, 0) == 0 {
+        let root_at = |len: usize, point: usize| modulus.pow(points[point], len as u64);
+        let root = |len: usize, node: usize| root_at(len, 2 * len * node);
+        let lens: Vec<usize> = (0..n.ilog2()).rev().map(|log| 1 << log).collect();
+        let is_tree = lens.iter().all(|&len| {
+            (0..n / (2 * len))
+                .all(|node| modulus.add(root(len, node), root_at(len, 2 * len * node + len)) == 0)
+        });
+        if !is_tree {
             return None;
         }
-        let balanced = |x: u64| modulus.centred(x) as f64;
-        let roots = |lens: Vec<usize>, of: &dyn Fn(usize, usize) -> Option<u64>| -> Option<Roots> {
-            let mut wide = Vec::with_capacity(n / LANES);
-            for len in lens.into_iter().filter(|&len| len >= LANES) {
-                for node in 0..n / (2 * len) {
-                    wide.push(balanced(of(len, node)?));
-                }
-            }
-            let mut narrow = vec![[[0.0; LANES]; 3]; n / TILE];
-            for (tile, levels) in narrow.iter_mut().enumerate() {
-                for (level, (lanes, len)) in levels.iter_mut().zip([4, 2, 1]).enumerate() {
-                    for (lane, out) in lanes.iter_mut().enumerate() {
-                        let first = tile * TILE + LANE_POINTS[level][lane];
-                        *out = balanced(of(len, first / (2 * len))?);
-                    }
-                }
-            }
-            Some(Roots { wide, narrow })
-        };
-        let scale = modulus.inv(n as u64)?;
+        // A transform exists, so `q` is prime.
+        let invert = |x: u64| modulus.inv(x).expect("not zero modulo a prime");
+        let scale = invert(n as u64);
+        let wide: Vec<usize> = lens.into_iter().filter(|&len| len >= LANES).collect();
         Some(Self {
             n,
             q: modulus.q() as f64,
-            forward: roots(lens().collect(), &|len, node| Some(root(len, node)))?,
-            inverse: roots(lens().rev().collect(), &|len, node| invert(root(len, node)))?,
-            scale: balanced(scale),
-            scaled_root: balanced(modulus.mul(scale, invert(root(n / 2, 0))?)),
+            forward: Roots::new(modulus, n, wide.iter(), root),
+            inverse: Roots::new(modulus, n, wide.iter().rev(), |len, node| invert(root(len, node))),
+            scale: balanced(modulus, scale),
+            scaled_root: balanced(modulus, modulus.mul(scale, invert(root(n / 2, 0)))),
         })
     }
 

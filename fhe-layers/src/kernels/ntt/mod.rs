@@ -68,3 +68,21 @@ fn evaluation_points(plan: &tfhe_ntt::prime64::Plan, n: usize) -> Vec<u64> {
     plan.fwd(&mut points);
     points
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::params::sets::Q;
+
+    /// A transform that fell back to the library would agree with it in every test.
+    #[test]
+    fn doubles_are_used_where_they_are_meant() {
+        let modulus = Modulus::new(Q).unwrap();
+        for isa in Isa::supported() {
+            for n in [128, 256, 2048] {
+                let ntt = Ntt::new(isa, n, &modulus).unwrap();
+                assert_eq!(ntt.float.is_some(), isa == Isa::Avx512Vnni, "{isa}, n {n}");
+            }
+        }
+    }
+}
