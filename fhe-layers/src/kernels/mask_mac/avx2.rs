@@ -7,13 +7,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
+use super::{HALF_BITS, HALF_SUMS, LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
 use crate::arith::Modulus;
-
-const HALF_BITS: i32 = 25;
-
-/// Parts of a sum: outer low, middle, outer high.
-const PARTS: usize = 3;
 
 /// Lanes of a vector; a line is two vectors.
 const LANES: usize = 4;
@@ -33,7 +28,7 @@ pub(super) fn mask_mac(
 fn lines(shape: &MacShape, table: &[u64], keys: &[&MacKey], modulus: &Modulus, outs: &mut [&mut [u64]]) {
     for (chunk, lines) in table.chunks_exact(shape.terms() * LINE_WORDS).enumerate() {
         for (key, out) in keys.iter().zip(outs.iter_mut()) {
-            let mut sums = [[_mm256_setzero_si256(); PARTS]; 2];
+            let mut sums = [[_mm256_setzero_si256(); HALF_SUMS]; 2];
             for (first, key_line, len) in runs(shape, chunk) {
                 let digits = lines[first * LINE_WORDS..].chunks_exact(LINE_WORDS);
                 let key_lines = key.words[key_line * LINE_WORDS..].chunks_exact(LINE_WORDS);
@@ -44,7 +39,7 @@ fn lines(shape: &MacShape, table: &[u64], keys: &[&MacKey], modulus: &Modulus, o
             }
             let out = &mut out[chunk * LINE_WORDS..][..LINE_WORDS];
             for (sums, out) in sums.iter().zip(out.chunks_exact_mut(LANES)) {
-                let mut parts = [0; PARTS * LANES];
+                let mut parts = [0; HALF_SUMS * LANES];
                 for (part, sum) in parts.chunks_exact_mut(LANES).zip(sums) {
                     store4(part, *sum);
                 }
@@ -57,21 +52,21 @@ fn lines(shape: &MacShape, table: &[u64], keys: &[&MacKey], modulus: &Modulus, o
 /// Adds the three partial products of `digit * key`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn multiply(digit: __m256i, key: __m256i, sums: &mut [__m256i; PARTS]) {
+fn multiply(digit: __m256i, key: __m256i, sums: &mut [__m256i; HALF_SUMS]) {
     let low_bits = _mm256_set1_epi64x((1 << HALF_BITS) - 1);
-    let (d0, d1) = (_mm256_and_si256(digit, low_bits), _mm256_srli_epi64::<HALF_BITS>(digit));
-    let (k0, k1) = (_mm256_and_si256(key, low_bits), _mm256_srli_epi64::<HALF_BITS>(key));
+    let (d0, d1) = (_mm256_and_si256(digit, low_bits), _mm256_srli_epi64::<{ HALF_BITS as i32 }>(digit));
+    let (k0, k1) = (_mm256_and_si256(key, low_bits), _mm256_srli_epi64::<{ HALF_BITS as i32 }>(key));
     let middle = _mm256_add_epi64(_mm256_mul_epu32(d1, k0), _mm256_mul_epu32(d0, k1));
     sums[0] = _mm256_add_epi64(sums[0], _mm256_mul_epu32(d0, k0));
     sums[1] = _mm256_add_epi64(sums[1], middle);
     sums[2] = _mm256_add_epi64(sums[2], _mm256_mul_epu32(d1, k1));
 }
 
-/// Reduces `parts`, `[PARTS, width]`, to `out`, `[width]`.
+/// Reduces `parts`, `[HALF_SUMS, width]`, to `out`, `[width]`.
 #[inline(always)]
 fn join(parts: &[u64], width: usize, modulus: &Modulus, out: &mut [u64]) {
     for (lane, out) in out.iter_mut().enumerate() {
-        let part = |p: usize| u128::from(parts[p * width + lane]) << (p as u32 * HALF_BITS as u32);
+        let part = |p: usize| u128::from(parts[p * width + lane]) << (p as u32 * HALF_BITS);
         *out = modulus.reduce_u128(part(0) + part(1) + part(2));
     }
 }
@@ -84,7 +79,7 @@ pub(super) fn accumulate(term: &Term<'_>, sums: &mut [u64]) {
 
 #[target_feature(enable = "avx2")]
 fn accumulate_lines(term: &Term<'_>, sums: &mut [u64]) {
-    let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(PARTS * LINE_WORDS));
+    let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(HALF_SUMS * LINE_WORDS));
     for ((digits, sums), line) in lines.zip(rotated_lines(term)) {
         let key = &term.key[line * LINE_WORDS..][..LINE_WORDS];
         for half in [0, LANES] {
@@ -98,7 +93,7 @@ fn accumulate_lines(term: &Term<'_>, sums: &mut [u64]) {
 }
 
 pub(super) fn reduce(sums: &[u64], modulus: &Modulus, out: &mut [u64]) {
-    for (sums, out) in sums.chunks_exact(PARTS * LINE_WORDS).zip(out.chunks_exact_mut(LINE_WORDS)) {
+    for (sums, out) in sums.chunks_exact(HALF_SUMS * LINE_WORDS).zip(out.chunks_exact_mut(LINE_WORDS)) {
         join(sums, LINE_WORDS, modulus, out);
     }
 }

@@ -6,30 +6,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
+use super::{LINE_WORDS, MacKey, MacShape, PREFETCH_LINES, Term, rotated_lines, runs};
 use crate::arith::Modulus;
 use crate::kernels::reduce52::{Reducer, load8, store8};
 
-/// Lines of the table ahead of the one in use that are asked for; they come from memory, once.
-const PREFETCH_LINES: usize = 32;
-
-pub(super) fn mask_mac(
-    shape: &MacShape,
-    table: &[u64],
-    keys: &[&MacKey],
-    modulus: &Modulus,
-    outs: &mut [&mut [u64]],
-) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe {
-        match keys.len() {
-            1 => batches::<1>(shape, table, keys, modulus, outs),
-            2 => batches::<2>(shape, table, keys, modulus, outs),
-            3 => batches::<3>(shape, table, keys, modulus, outs),
-            _ => batches::<4>(shape, table, keys, modulus, outs),
-        }
-    }
-}
+by_batches!();
 
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn batches<const K: usize>(

@@ -3,38 +3,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_WORDS, MacKey, MacShape, Term, rotated_lines, runs};
+use super::{HALF_BITS, HALF_SUMS, LINE_WORDS, MacKey, MacShape, PREFETCH_LINES, Term, rotated_lines, runs};
 use crate::arith::{MODULUS_BITS, Modulus};
 use crate::kernels::reduce_float::FloatReducer;
 use crate::kernels::reduce52::{load8, store8};
 
-const HALF_BITS: u32 = 25;
+type Sums = [__m512i; HALF_SUMS];
 
-/// Parts of a sum: outer low, middle, outer high.
-const PARTS: usize = 3;
-
-/// Lines of the table ahead of the one in use that are asked for; they come from memory, once.
-const PREFETCH_LINES: usize = 32;
-
-type Sums = [__m512i; PARTS];
-
-pub(super) fn mask_mac(
-    shape: &MacShape,
-    table: &[u64],
-    keys: &[&MacKey],
-    modulus: &Modulus,
-    outs: &mut [&mut [u64]],
-) {
-    // SAFETY: the facade has called Isa::assert_supported.
-    unsafe {
-        match keys.len() {
-            1 => batches::<1>(shape, table, keys, modulus, outs),
-            2 => batches::<2>(shape, table, keys, modulus, outs),
-            3 => batches::<3>(shape, table, keys, modulus, outs),
-            _ => batches::<4>(shape, table, keys, modulus, outs),
-        }
-    }
-}
+by_batches!();
 
 #[target_feature(enable = "avx512f,avx512dq")]
 fn batches<const K: usize>(
@@ -47,7 +23,7 @@ fn batches<const K: usize>(
     let joiner = Joiner::new(modulus);
     let keys: [&[u64]; K] = std::array::from_fn(|b| &keys[b].words[..]);
     for (chunk, lines) in table.chunks_exact(shape.terms() * LINE_WORDS).enumerate() {
-        let mut sums = [[_mm512_setzero_si512(); PARTS]; K];
+        let mut sums = [[_mm512_setzero_si512(); HALF_SUMS]; K];
         for (first, key_line, len) in runs(shape, chunk) {
             let digits = &lines[first * LINE_WORDS..(first + len) * LINE_WORDS];
             let keys = keys.map(|key| &key[key_line * LINE_WORDS..(key_line + len) * LINE_WORDS]);
@@ -131,7 +107,7 @@ pub(super) fn accumulate(term: &Term<'_>, sums: &mut [u64]) {
 
 #[target_feature(enable = "avx512f")]
 fn accumulate_lines(term: &Term<'_>, sums: &mut [u64]) {
-    let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(PARTS * LINE_WORDS));
+    let lines = term.digits.chunks_exact(LINE_WORDS).zip(sums.chunks_exact_mut(HALF_SUMS * LINE_WORDS));
     for ((digits, sums), line) in lines.zip(rotated_lines(term)) {
         let mut parts = load_sums(sums);
         multiply(halves(load8(digits)), halves(load8(&term.key[line * LINE_WORDS..])), &mut parts);
@@ -155,7 +131,7 @@ pub(super) fn reduce(sums: &[u64], modulus: &Modulus, out: &mut [u64]) {
 #[target_feature(enable = "avx512f,avx512dq")]
 fn reduce_lines(sums: &[u64], modulus: &Modulus, out: &mut [u64]) {
     let joiner = Joiner::new(modulus);
-    for (sums, out) in sums.chunks_exact(PARTS * LINE_WORDS).zip(out.chunks_exact_mut(LINE_WORDS)) {
+    for (sums, out) in sums.chunks_exact(HALF_SUMS * LINE_WORDS).zip(out.chunks_exact_mut(LINE_WORDS)) {
         store8(out, joiner.join(&load_sums(sums)));
     }
 }

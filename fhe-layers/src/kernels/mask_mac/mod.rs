@@ -12,6 +12,30 @@
 //! `k[l]`: `out = sum_j sum_l d[j][l] * sigma^j(k[l]) mod q`, pointwise. A table block stores, for each line of eight
 //! points in orbit order, the lines of all terms one after the other, and is streamed once from front to back.
 
+/// A `mask_mac` that calls `batches::<K>` for `K` keys.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_batches {
+    () => {
+        pub(super) fn mask_mac(
+            shape: &MacShape,
+            table: &[u64],
+            keys: &[&MacKey],
+            modulus: &Modulus,
+            outs: &mut [&mut [u64]],
+        ) {
+            // SAFETY: the facade has called Isa::assert_supported.
+            unsafe {
+                match keys.len() {
+                    1 => batches::<1>(shape, table, keys, modulus, outs),
+                    2 => batches::<2>(shape, table, keys, modulus, outs),
+                    3 => batches::<3>(shape, table, keys, modulus, outs),
+                    _ => batches::<4>(shape, table, keys, modulus, outs),
+                }
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -31,6 +55,16 @@ pub const MAX_BATCHES: usize = 4;
 
 /// The most terms of a dot product: what keeps its unreduced sums in range.
 pub const MAX_TERMS: usize = 4096;
+
+/// Bits of the halves whose products are summed without IFMA.
+const HALF_BITS: u32 = MODULUS_BITS / 2;
+
+/// Sums of such products: outer low, middle, outer high.
+const HALF_SUMS: usize = 3;
+
+/// Lines of the table ahead of the one in use that AVX-512 asks for; they come from memory, once.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_LINES: usize = 32;
 
 // AVX-512: 52-bit halves of products, summed in 64 bits.
 const _: () = assert!((MAX_TERMS as u128) << 52 <= 1 << 64);
@@ -213,7 +247,7 @@ pub struct MacAccumulator {
 
 /// Words per point: with IFMA and scalar two, else three.
 fn parts(isa: Isa) -> usize {
-    if matches!(isa, Isa::Avx2 | Isa::Avx512Vnni) { 3 } else { 2 }
+    if matches!(isa, Isa::Avx2 | Isa::Avx512Vnni) { HALF_SUMS } else { 2 }
 }
 
 impl MacAccumulator {
