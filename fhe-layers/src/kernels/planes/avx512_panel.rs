@@ -11,6 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::{AlignedBytes, BODY_PLANES, LINE_BYTES, Planes};
+use crate::kernels::reduce52::{load8, store8};
 
 /// Fewest tokens that pay for reordering the rows.
 pub(super) const PANEL_TOKENS: usize = 4;
@@ -47,26 +48,15 @@ fn fill(panel: &mut [u8], rows: &[i8], stride: usize) {
         for half in 0..PANEL_ROWS / LANES {
             let lines = std::array::from_fn(|lane| {
                 let at = (half * LANES + lane) * stride + chunk * LINE_BYTES;
-                rows.get(at..at + LINE_BYTES).map_or(_mm512_setzero_si512(), |line| load_line(line))
+                let line = rows.get(at..at + LINE_BYTES);
+                line.map_or(_mm512_setzero_si512(), |line| load8(bytemuck::cast_slice(line)))
             });
             for (quad, lanes) in transposed(lines).into_iter().enumerate() {
-                let to: &mut [u8; LINE_BYTES] = (&mut quads[quad * PANEL_ROWS * QUAD + half * LINE_BYTES..]
-                    [..LINE_BYTES])
-                    .try_into()
-                    .expect("a line");
-                // SAFETY: the reference covers the 64 bytes that the unaligned store writes.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), lanes) }
+                let to = &mut quads[quad * PANEL_ROWS * QUAD + half * LINE_BYTES..][..LINE_BYTES];
+                store8(bytemuck::cast_slice_mut(to), lanes);
             }
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_line(line: &[i8]) -> __m512i {
-    let line: &[i8; LINE_BYTES] = line.try_into().expect("a line");
-    // SAFETY: the reference covers the 64 bytes that the unaligned load reads.
-    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
 }
 
 /// Lane `i` of vector `k` becomes lane `k` of vector `i`.
