@@ -132,14 +132,14 @@ fn check_batch(batch: &Value, model: &PreparedModel, weights: &ServerWeights, cl
     let mut ours = client.batch_of(secret, keys);
     ours.accept_masks(0, &masks).unwrap();
     for (mut slot, token) in ours.into_slots().unwrap().into_iter().zip(list(&batch["tokens"])) {
-        let secrets = slot.secrets(0);
+        let mut secrets = slot.secrets(0);
         let noise: Vec<i8> = integers(&token["noise"]).into_iter().map(|e| e as i8).collect();
         let body = masked(instance, &secrets.pads, integers(&token["X"]).into_iter(), &noise);
         assert_eq!(body, poly(&token["body"]), "body");
         let reply = weights.answer(0, &[Body::from_words(body).unwrap()]).unwrap().remove(0);
         assert!(reply.words().iter().map(|&word| u64::from(word)).eq(poly(&token["reply"])), "reply");
         let phi = instance.params().phi() as f64;
-        let values = decode_centred(instance, &secrets.corrections, &reply).map(|v| v as f64 / phi);
+        let values = decode_centred(instance, &mut secrets.corrections, &reply).map(|v| v as f64 / phi);
         assert!(values.eq(list(&token["y"]).map(|y| y.as_f64().unwrap())), "decoded values");
     }
 }

@@ -1,7 +1,7 @@
 //! Exact modulus switching: `q` to a power of two and back, rounding to nearest, halves up.
 //!
-//! No division: the quotient comes from a product of doubles and one correction, operations that vectors have:
-//! [`crate::kernels::pointwise::switch_down`].
+//! No division: the quotient comes from a product of doubles and one correction, operations that vectors have. Whole slices
+//! are switched by [`crate::kernels::pointwise`].
 
 /// Switches residues modulo `q` to `bits`-bit words and back.
 #[derive(Clone, Copy, Debug)]
@@ -32,24 +32,79 @@ impl Switch {
     /// at most one off from the quotient rounded, and the rest, between `-q` and `2q`, says so.
     #[inline(always)]
     pub(crate) fn down(&self, v: u64) -> u64 {
-        let value = f64::from_bits(v | TWO_POW_52.to_bits()) - TWO_POW_52;
-        let estimate = (value * self.ratio + TWO_POW_52).to_bits() & ((1 << 52) - 1);
+        let estimate = nearest(v, self.ratio);
         let rest = (v << self.bits).wrapping_add(self.q / 2).wrapping_sub(estimate.wrapping_mul(self.q));
         let less = rest >> 63;
         let more = u64::from(rest as i64 >= self.q as i64);
         estimate.wrapping_sub(less).wrapping_add(more) & ((1 << self.bits) - 1)
     }
 
-    /// `round(w q / 2^bits)` for `w < 2^bits`; below `q`.
+    /// `round(w q / 2^32)`, below `q`, for a switch to 32-bit words.
     #[inline(always)]
-    pub(crate) fn up(&self, w: u64) -> u64 {
-        ((u128::from(w) * u128::from(self.q) + (1 << (self.bits - 1))) >> self.bits) as u64
+    pub(crate) fn up(&self, w: u32) -> u64 {
+        debug_assert_eq!(self.bits, u32::BITS, "words to switch up");
+        let (high, low) = (self.q >> 32, self.q & u64::from(u32::MAX));
+        // Below 2^50 and 2^64: the halves of the product stay words.
+        u64::from(w) * high + ((u64::from(w) * low + (1 << 31)) >> 32)
     }
+
+    /// `v mod q` for `-q < v < 2q`, as a wrapped word.
+    #[inline(always)]
+    pub(crate) fn residue(&self, v: u64) -> u64 {
+        let sum = v.wrapping_add(self.q);
+        let sum = sum.min(sum.wrapping_sub(self.q));
+        sum.min(sum.wrapping_sub(self.q))
+    }
+}
+
+/// `2^phi_bits round(w q / 2^32) + c mod q`, centred: what a reply word and its correction decode to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder {
+    switch: Switch,
+    phi_bits: u32,
+    /// `2^phi_bits / q`.
+    ratio: f64,
+}
+
+impl Decoder {
+    /// For `2^49 < q < 2^50` and `phi <= 2^12`, a power of two.
+    ///
+    /// # Panics
+    /// If `q` or `phi` is out of range.
+    pub(crate) fn new(q: u64, phi: usize) -> Self {
+        assert!(phi.is_power_of_two() && phi <= 1 << 12, "decoding with phi {phi}");
+        Self {
+            switch: Switch::new(q, u32::BITS),
+            phi_bits: phi.trailing_zeros(),
+            ratio: phi as f64 / q as f64,
+        }
+    }
+
+    /// The decoded integer, in `(-q/2, q/2]`, for a correction below `q`.
+    ///
+    /// `quotient` is within `1/2 + 2^-40` of `phi up / q`, so that the rest is above `-q` and below `2q`.
+    #[inline(always)]
+    pub(crate) fn centred(&self, w: u32, correction: u64) -> i64 {
+        let (up, q) = (self.switch.up(w), self.switch.q);
+        let quotient = nearest(up, self.ratio);
+        let rest = ((up << self.phi_bits) + correction).wrapping_sub(quotient.wrapping_mul(q));
+        let residue = self.switch.residue(rest);
+        let wrap = if residue > q / 2 { q as i64 } else { 0 };
+        residue as i64 - wrap
+    }
+}
+
+/// An integer next to `v ratio`, for `v` and the product below `2^52`: without a conversion, which vectors may lack.
+#[inline(always)]
+fn nearest(v: u64, ratio: f64) -> u64 {
+    let value = f64::from_bits(v | TWO_POW_52.to_bits()) - TWO_POW_52;
+    (value * ratio + TWO_POW_52).to_bits() & ((1 << 52) - 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Switch;
+    use super::{Decoder, Switch};
+    use crate::arith::Modulus;
     use crate::kernels::{Isa, pointwise};
     use crate::params::sets::Q;
     use proptest::prelude::*;
@@ -61,10 +116,24 @@ mod tests {
 
     fn check_down(switch: &Switch, v: u64) {
         let expected = reference_down(v, switch.bits);
+        // The noisy sum may lie one modulus below or above; a zero, not below.
+        let turns = if v == 0 { 0..=1 } else { -1..=1 };
+        for (turn, noise) in turns.flat_map(|turn| [0, i8::MIN, i8::MAX].map(|noise| (turn, noise))) {
+            let word = v.wrapping_add_signed(turn * Q as i64 - i64::from(noise));
+            for isa in Isa::supported() {
+                // Vectors and what is left over.
+                let mut words = [word; 19];
+                pointwise::switch_noisy(isa, switch, &mut words, &[noise; 19]);
+                assert_eq!(words, [expected; 19], "{isa}, turn {turn}, noise {noise}");
+            }
+        }
+    }
+
+    fn check_up(w: u32) {
+        let expected = ((2 * u128::from(w) * u128::from(Q) + (1 << 32)) >> 33) as u64;
         for isa in Isa::supported() {
-            // A vector and what is left over.
-            let mut words = [v; 19];
-            pointwise::switch_down(isa, switch, &mut words);
+            let mut words = [0; 19];
+            pointwise::switch_up(isa, &Switch::new(Q, 32), &[w; 19], &mut words);
             assert_eq!(words, [expected; 19], "{isa}");
         }
     }
@@ -74,10 +143,32 @@ mod tests {
         fn equals_division(v in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)], bits in prop_oneof![Just(32u32), Just(40)]) {
             let switch = Switch::new(Q, bits);
             check_down(&switch, v);
-            let w = v & ((1 << bits) - 1);
-            let up = ((2 * u128::from(w) * u128::from(Q) + (1 << bits)) >> (bits + 1)) as u64;
-            prop_assert_eq!(switch.up(w), up);
-            prop_assert!(switch.up(w) < Q);
+        }
+
+        #[test]
+        fn switching_up_equals_a_wide_product(w in prop_oneof![any::<u32>(), Just(0), Just(u32::MAX)]) {
+            check_up(w);
+        }
+
+        #[test]
+        fn decoding_equals_wide_integers(
+            w in prop_oneof![any::<u32>(), Just(0), Just(u32::MAX)],
+            correction in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)],
+            phi in (0u32..=12).prop_map(|bits| 1usize << bits),
+            near_a_tie in prop::option::of(-2i64..=2),
+        ) {
+            let modulus = Modulus::new(Q).unwrap();
+            let product = modulus.mul(phi as u64, Switch::new(Q, 32).up(w));
+            // Or such that the sum lies next to half the modulus.
+            let correction = near_a_tie.map_or(correction, |offset| {
+                modulus.sub((Q / 2).wrapping_add_signed(offset), product)
+            });
+            let expected = modulus.centred(modulus.add(product, correction));
+            for isa in Isa::supported() {
+                let mut values = [correction; 19];
+                pointwise::decode(isa, &Decoder::new(Q, phi), &[w; 19], &mut values);
+                assert_eq!(values, [expected as u64; 19], "{isa}");
+            }
         }
 
         #[test]

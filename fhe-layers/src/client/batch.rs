@@ -213,10 +213,10 @@ impl Batch {
         for (group, masks) in masks.chunks(DECRYPT_GROUP).enumerate() {
             let mut phases = SecretWords::zeroed(masks.len() * n);
             let (instance, secret) = (&self.instance, &self.secret);
-            phases
-                .par_chunks_exact_mut(n)
-                .zip(masks)
-                .for_each(|(phase, mask)| decrypt(instance, secret, mask, phase));
+            phases.par_chunks_exact_mut(n).zip(masks).for_each_init(
+                || SecretWords::zeroed(n),
+                |product, (phase, mask)| decrypt(instance, secret, mask, product, phase),
+            );
             for (block, phase) in (first_block + group * DECRYPT_GROUP..).zip(phases.chunks_exact(n)) {
                 self.store_corrections(block, phase);
             }
@@ -268,17 +268,16 @@ impl Batch {
     }
 }
 
-/// `phase = b - a s`, coefficient `r + phi t` holding `-phi (H_r s)[phi t]` plus noise.
-fn decrypt(instance: &Instance, secret: &[u64], mask: &MaskBlock, phase: &mut [u64]) {
-    let (ring, n) = (instance.ring(), instance.params().n());
+/// `phase = b - a s`, coefficient `r + phi t` holding `-phi (H_r s)[phi t]` plus noise. `product` is overwritten.
+fn decrypt(instance: &Instance, secret: &[u64], mask: &MaskBlock, product: &mut [u64], phase: &mut [u64]) {
+    let ring = instance.ring();
     let (isa, modulus) = (ring.isa(), ring.modulus());
     let switch = Switch::new(instance.params().q(), MASK_WORD_BITS);
-    let (a, b) = mask.words().split_at(n);
-    let mut words: Vec<u64> = a.iter().map(|&word| switch.up(u64::from(word))).collect();
-    ring.forward(&mut words);
-    pointwise::mul(isa, modulus, &words, secret, phase);
-    ring.inverse(phase);
-    for (phase, &word) in phase.iter_mut().zip(b) {
-        *phase = modulus.sub(switch.up(u64::from(word)), *phase);
-    }
+    let (a, b) = mask.words().split_at(ring.n());
+    pointwise::switch_up(isa, &switch, a, phase);
+    ring.forward(phase);
+    pointwise::mul(isa, modulus, phase, secret, product);
+    ring.inverse(product);
+    pointwise::switch_up(isa, &switch, b, phase);
+    pointwise::sub_assign(isa, modulus, phase, product);
 }

@@ -5,10 +5,10 @@
 use crate::ciphertext::Reply;
 use crate::instance::Instance;
 use crate::kernels::pointwise;
-use crate::params::{BODY_BITS, Params, REPLY_BITS};
+use crate::params::{BODY_BITS, Params};
 use crate::random::noise::NoiseRng;
 use crate::secret::SecretWords;
-use crate::switch::Switch;
+use crate::switch::{Decoder, Switch};
 use zeroize::Zeroizing;
 
 /// `1.5 * 2^52`: adding it rounds a double of magnitude below `2^51` to an integer, ties to even, and leaves the
@@ -91,32 +91,29 @@ pub(crate) fn masked(
     message: impl ExactSizeIterator<Item = i64>,
     noise: &[i8],
 ) -> Vec<u64> {
-    let q = instance.params().q();
-    let switch = Switch::new(q, BODY_BITS);
+    let switch = Switch::new(instance.params().q(), BODY_BITS);
     let mut words = SecretWords::zeroed(message.len());
-    for (((word, message), &pad), &noise) in words.iter_mut().zip(message).zip(pads).zip(noise) {
-        // |message| < q - 2^7 and pad < q: the sum is in (-q, 2q), and in (0, 3q) after adding q.
-        let sum = (pad + q).wrapping_add_signed(message + i64::from(noise));
-        let sum = sum.min(sum.wrapping_sub(q));
-        *word = sum.min(sum.wrapping_sub(q));
+    for ((word, message), &pad) in words.iter_mut().zip(message).zip(pads) {
+        // |message| < q - 2^7 and pad < q: with noise the sum is above -q and below 2q.
+        *word = pad.wrapping_add_signed(message);
     }
-    pointwise::switch_down(instance.ring().isa(), &switch, &mut words);
+    pointwise::switch_noisy(instance.ring().isa(), &switch, &mut words, noise);
     words.publish()
 }
 
-/// `phi u_j + correction_j mod q`, centred, for every row.
+/// `phi u_j + correction_j mod q`, centred, for every row, in place of `corrections`.
+///
+/// # Panics
+/// If `reply` has another number of words than there are corrections.
 pub(crate) fn decode_centred<'a>(
-    instance: &'a Instance,
-    corrections: &'a [u64],
-    reply: &'a Reply,
+    instance: &Instance,
+    corrections: &'a mut [u64],
+    reply: &Reply,
 ) -> impl Iterator<Item = i64> + 'a {
-    let (params, modulus) = (instance.params(), instance.ring().modulus());
-    let phi = params.phi() as u64;
-    let switch = Switch::new(params.q(), REPLY_BITS);
-    corrections.iter().zip(reply.words()).map(move |(&correction, &word)| {
-        // phi <= 2^12: the sum is below 2^63.
-        modulus.centred(modulus.reduce_u64(phi * switch.up(u64::from(word)) + correction))
-    })
+    let params = instance.params();
+    let decoder = Decoder::new(params.q(), params.phi());
+    pointwise::decode(instance.ring().isa(), &decoder, reply.words(), corrections);
+    corrections.iter().map(|&value| value as i64)
 }
 
 #[cfg(test)]

@@ -141,13 +141,13 @@ impl PendingReply {
     /// # Errors
     /// [`Error::Mismatch`] when `reply` or `out` has another length than [`PendingReply::rows`], [`Error::Malformed`] for
     /// a reply in exact mode.
-    pub fn decode(self, reply: &Reply, out: &mut [f32]) -> Result<()> {
+    pub fn decode(mut self, reply: &Reply, out: &mut [f32]) -> Result<()> {
         let Scale::Fixed(scale) = self.scale else { return Err(wrong_mode()) };
         Error::check("outputs", self.rows(), out.len())?;
         Error::check("words of a reply", self.rows(), reply.words().len())?;
         let factor = 1.0 / (self.instance.params().phi() as f64 * scale);
         let factor = if self.poisoned { f64::NAN } else { factor };
-        let values = decode_centred(&self.instance, &self.corrections, reply);
+        let values = decode_centred(&self.instance, &mut self.corrections, reply);
         for (out, value) in out.iter_mut().zip(values) {
             *out = (value as f64 * factor) as f32;
         }
@@ -158,14 +158,14 @@ impl PendingReply {
     ///
     /// # Errors
     /// As [`PendingReply::decode`]; [`Error::ExactInput`] when a value given to [`Slot::encrypt_exact`] was out of range.
-    pub fn decode_exact(self, reply: &Reply) -> Result<Vec<i64>> {
+    pub fn decode_exact(mut self, reply: &Reply) -> Result<Vec<i64>> {
         let Scale::Exact(delta) = self.scale else { return Err(wrong_mode()) };
         Error::check("words of a reply", self.rows(), reply.words().len())?;
         if self.poisoned {
             return Err(Error::ExactInput);
         }
         let step = self.instance.params().phi() as i64 * delta as i64;
-        let values = decode_centred(&self.instance, &self.corrections, reply);
+        let values = decode_centred(&self.instance, &mut self.corrections, reply);
         Ok(values.map(|value| (value + step / 2).div_euclid(step)).collect())
     }
 }

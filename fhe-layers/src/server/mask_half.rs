@@ -218,13 +218,7 @@ impl Zero {
 
 /// Appends `round(value + noise, from q to 32 bits)`. Uses `values` up.
 fn switch_noisy(ring: &Ring, values: &mut [u64], noise: &[i8], switch: &Switch, words: &mut Vec<u32>) {
-    let q = ring.modulus().q();
-    for (value, &noise) in values.iter_mut().zip(noise) {
-        let sum = value.wrapping_add_signed(i64::from(noise));
-        // In (-2^7, q + 2^7): one of the three is the residue, and the smallest as an unsigned number.
-        *value = sum.min(sum.wrapping_add(q)).min(sum.wrapping_sub(q));
-    }
-    pointwise::switch_down(ring.isa(), switch, values);
+    pointwise::switch_noisy(ring.isa(), switch, values, noise);
     words.extend(values.iter().map(|&word| word as u32));
 }
 

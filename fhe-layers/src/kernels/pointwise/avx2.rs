@@ -3,7 +3,7 @@
 
 use super::{Gadget, scalar};
 use crate::arith::Modulus;
-use crate::switch::Switch;
+use crate::switch::{Decoder, Switch};
 
 pub(super) use super::scalar::{mul, mul_add, mul_sub};
 
@@ -28,5 +28,7 @@ recompiled! {
     centred(modulus: &Modulus, a: &[u64], out: &mut [i64]);
     residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]);
     digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]);
-    switch_down(switch: &Switch, words: &mut [u64]);
+    switch_noisy(switch: &Switch, words: &mut [u64], noise: &[i8]);
+    switch_up(switch: &Switch, words: &[u32], out: &mut [u64]);
+    decode(decoder: &Decoder, words: &[u32], corrections: &mut [u64]);
 }

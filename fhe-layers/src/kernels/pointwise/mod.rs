@@ -13,7 +13,7 @@ mod scalar;
 
 use super::Isa;
 use crate::arith::{MODULUS_BITS, Modulus};
-use crate::switch::Switch;
+use crate::switch::{Decoder, Switch};
 
 /// Runs a scalar body, or the same body compiled for a vector instruction set.
 macro_rules! dispatch {
@@ -106,12 +106,31 @@ pub fn residues(isa: Isa, modulus: &Modulus, digits: &[i16], out: &mut [u64]) {
     dispatch!(isa, residues(modulus, digits, out));
 }
 
-/// Residues to words of a power of two, in place: [`Switch::down`].
+/// `words[i] + noise[i]`, above `-q` and below `2q` as a wrapped word, to a word of a power of two: [`Switch::down`].
 ///
 /// # Panics
-/// If this processor lacks `isa`.
-pub(crate) fn switch_down(isa: Isa, switch: &Switch, words: &mut [u64]) {
-    dispatch!(isa, switch_down(switch, words));
+/// If the lengths differ or this processor lacks `isa`.
+pub(crate) fn switch_noisy(isa: Isa, switch: &Switch, words: &mut [u64], noise: &[i8]) {
+    assert_eq!(noise.len(), words.len(), "length of the noise");
+    dispatch!(isa, switch_noisy(switch, words, noise));
+}
+
+/// 32-bit words to residues: [`Switch::up`].
+///
+/// # Panics
+/// If the lengths differ or this processor lacks `isa`.
+pub(crate) fn switch_up(isa: Isa, switch: &Switch, words: &[u32], out: &mut [u64]) {
+    assert_eq!(words.len(), out.len(), "length of the output");
+    dispatch!(isa, switch_up(switch, words, out));
+}
+
+/// Reply words to decoded integers, wrapped, in place of their corrections: [`Decoder::centred`].
+///
+/// # Panics
+/// If the lengths differ or this processor lacks `isa`.
+pub(crate) fn decode(isa: Isa, decoder: &Decoder, words: &[u32], corrections: &mut [u64]) {
+    assert_eq!(words.len(), corrections.len(), "length of the corrections");
+    dispatch!(isa, decode(decoder, words, corrections));
 }
 
 /// `out[i] = src[order[i]]`: into or out of orbit order.

@@ -2,7 +2,7 @@
 
 use super::Gadget;
 use crate::arith::Modulus;
-use crate::switch::Switch;
+use crate::switch::{Decoder, Switch};
 
 pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -77,8 +77,22 @@ pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits:
 }
 
 #[inline(always)]
-pub(super) fn switch_down(switch: &Switch, words: &mut [u64]) {
-    for word in words {
-        *word = switch.down(*word);
+pub(super) fn switch_noisy(switch: &Switch, words: &mut [u64], noise: &[i8]) {
+    for (word, &noise) in words.iter_mut().zip(noise) {
+        *word = switch.down(switch.residue(word.wrapping_add_signed(i64::from(noise))));
+    }
+}
+
+#[inline(always)]
+pub(super) fn switch_up(switch: &Switch, words: &[u32], out: &mut [u64]) {
+    for (out, &word) in out.iter_mut().zip(words) {
+        *out = switch.up(word);
+    }
+}
+
+#[inline(always)]
+pub(super) fn decode(decoder: &Decoder, words: &[u32], corrections: &mut [u64]) {
+    for (value, &word) in corrections.iter_mut().zip(words) {
+        *value = decoder.centred(word, *value) as u64;
     }
 }
