@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::params::{BODY_BITS, Params};
+use std::borrow::Cow;
 
 /// Version of the serialized forms.
 pub const WIRE_VERSION: u16 = 1;
@@ -137,7 +138,12 @@ impl MaskBlock {
 
     /// Appends the block's bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(bytemuck::cast_slice(&to_le(&self.0)));
+        out.extend_from_slice(&self.bytes());
+    }
+
+    /// The block's bytes.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        le_bytes(&self.0)
     }
 
     /// Reads consecutive blocks.
@@ -179,17 +185,25 @@ impl Body {
         &self.0
     }
 
-    /// Appends 5 bytes per word.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(self.0.len() * BODY_WORD_BYTES);
-        for word in &self.0 {
-            out.extend_from_slice(&word.to_le_bytes()[..BODY_WORD_BYTES]);
+    /// Bytes of this body: 5 per word.
+    pub fn byte_len(&self) -> usize {
+        self.0.len() * BODY_WORD_BYTES
+    }
+
+    /// Writes 5 bytes per word.
+    ///
+    /// # Panics
+    /// Unless `out` has [`Body::byte_len`] bytes.
+    pub fn write(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.byte_len(), "bytes of a body");
+        for (out, word) in out.chunks_exact_mut(BODY_WORD_BYTES).zip(&self.0) {
+            out.copy_from_slice(&word.to_le_bytes()[..BODY_WORD_BYTES]);
         }
     }
 
     /// The bytes of this body.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = vec![0; self.byte_len()];
         self.write(&mut out);
         out
     }
@@ -224,7 +238,7 @@ impl Reply {
 
     /// Appends 4 bytes per word.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(bytemuck::cast_slice(&to_le(&self.0)));
+        out.extend_from_slice(&le_bytes(&self.0));
     }
 
     /// The bytes of this reply.
@@ -244,8 +258,13 @@ impl Reply {
     }
 }
 
-fn to_le(words: &[u32]) -> Vec<u32> {
-    words.iter().map(|word| word.to_le()).collect()
+/// The words in little-endian order: their memory, where the processor has that order.
+fn le_bytes(words: &[u32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(words))
+    } else {
+        Cow::Owned(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
 }
 
 fn from_le(bytes: &[u8]) -> Vec<u32> {

@@ -11,10 +11,11 @@ use crate::random::xof::public_key_mask;
 use crate::secret::SecretWords;
 use crate::switch::Switch;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Mask blocks decrypted together, before their rows are handed out.
-const DECRYPT_GROUP: usize = 64;
+/// Polynomials whose words are handed out to the tokens together: 512 KB, which the second-level cache holds.
+const HAND_OUT_GROUP: usize = 32;
 
 /// How a client trades memory for time.
 #[derive(Clone, Copy, Debug)]
@@ -103,22 +104,38 @@ impl Client {
             corrections: SecretWords::zeroed(rows),
         };
         let mut tokens: Vec<RoundSecrets> = (0..instance.params().tau()).map(empty).collect();
-        let (mut product, mut mask) = (SecretWords::zeroed(n), vec![0; n]);
-        for (index, poly) in polys.enumerate() {
-            let mask = match &self.public_masks {
-                Some(masks) => &masks[poly * n..(poly + 1) * n],
-                None => {
-                    instance.public_mask(round, index, &mut mask);
-                    &mask
-                }
-            };
-            pointwise::mul(ring.isa(), ring.modulus(), mask, secret, &mut product);
-            ring.inverse(&mut product);
-            for (token, words) in tokens.iter_mut().zip(product.chunks_exact(phi)) {
-                token.pads[index * phi..(index + 1) * phi].copy_from_slice(words);
+        let mut mask = vec![0; n];
+        let mut products = SecretWords::zeroed(HAND_OUT_GROUP.min(polys.len()) * n);
+        for first in (0..polys.len()).step_by(HAND_OUT_GROUP) {
+            let group = first..polys.len().min(first + HAND_OUT_GROUP);
+            for (index, product) in group.clone().zip(products.chunks_exact_mut(n)) {
+                let mask = match &self.public_masks {
+                    Some(masks) => &masks[(polys.start + index) * n..][..n],
+                    None => {
+                        instance.public_mask(round, index, &mut mask);
+                        &mask
+                    }
+                };
+                pointwise::mul(ring.isa(), ring.modulus(), mask, secret, product);
+                ring.inverse(product);
+            }
+            for (token, secrets) in tokens.iter_mut().enumerate() {
+                let pads = &mut secrets.pads[group.start * phi..group.end * phi];
+                hand_out(&products, n, phi, token, 0, pads);
             }
         }
         tokens
+    }
+}
+
+/// Of `polys`, `[polys][n]`, what belongs to `token`: word `i` of `out` is coefficient `(first + i) mod phi + phi token` of
+/// polynomial `(first + i) / phi`.
+fn hand_out(polys: &[u64], n: usize, phi: usize, token: usize, first: usize, mut out: &mut [u64]) {
+    let (mut poly, mut skip) = (first / phi, first % phi);
+    while !out.is_empty() {
+        let (words, rest) = out.split_at_mut((phi - skip).min(out.len()));
+        words.copy_from_slice(&polys[poly * n + token * phi + skip..][..words.len()]);
+        (out, poly, skip) = (rest, poly + 1, 0);
     }
 }
 
@@ -210,32 +227,32 @@ impl Batch {
                 return Err(Error::DuplicateMask { block: first_block + offset });
             }
         }
-        for (group, masks) in masks.chunks(DECRYPT_GROUP).enumerate() {
-            let mut phases = SecretWords::zeroed(masks.len() * n);
+        let mut phases = SecretWords::zeroed(HAND_OUT_GROUP.min(masks.len()) * n);
+        for (group, masks) in masks.chunks(HAND_OUT_GROUP).enumerate() {
             let (instance, secret) = (&self.instance, &self.secret);
             phases.par_chunks_exact_mut(n).zip(masks).for_each_init(
                 || SecretWords::zeroed(n),
                 |product, (phase, mask)| decrypt(instance, secret, mask, product, phase),
             );
-            for (block, phase) in (first_block + group * DECRYPT_GROUP..).zip(phases.chunks_exact(n)) {
-                self.store_corrections(block, phase);
-            }
+            let first = first_block + group * HAND_OUT_GROUP;
+            self.store_corrections(first..first + masks.len(), &phases);
         }
         self.arrived[first_block..end].fill(true);
         self.missing -= masks.len();
         Ok(())
     }
 
-    /// Hands the phase of a block, coefficient `r + phi t`, out to rows and tokens.
-    fn store_corrections(&mut self, block: usize, phase: &[u64]) {
-        let (layout, phi) = (self.instance.layout(), self.instance.params().phi());
-        let block_rows = block * phi..(block + 1) * phi;
-        for round in layout.rounds_of(block) {
+    /// Hands the phases of `blocks`, coefficient `r + phi t`, out to rows and tokens.
+    fn store_corrections(&mut self, blocks: Range<usize>, phases: &[u64]) {
+        let (layout, n, phi) =
+            (self.instance.layout(), self.instance.params().n(), self.instance.params().phi());
+        let given = blocks.start * phi..blocks.end * phi;
+        for round in layout.rounds_of(blocks.start).start..layout.rounds_of(blocks.end - 1).end {
             let rows = layout.round_rows(round);
-            let (start, end) = (rows.start.max(block_rows.start), rows.end.min(block_rows.end));
-            for (token, words) in self.rounds[round].iter_mut().zip(phase.chunks_exact(phi)) {
-                token.corrections[start - rows.start..end - rows.start]
-                    .copy_from_slice(&words[start - block_rows.start..end - block_rows.start]);
+            let (start, end) = (rows.start.max(given.start), rows.end.min(given.end));
+            for (token, secrets) in self.rounds[round].iter_mut().enumerate() {
+                let corrections = &mut secrets.corrections[start - rows.start..end - rows.start];
+                hand_out(phases, n, phi, token, start - given.start, corrections);
             }
         }
     }

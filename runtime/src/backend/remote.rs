@@ -229,30 +229,32 @@ fn encrypt(
     x: &[f32],
     rng: &mut NoiseRng,
 ) -> Result<(Bytes, Vec<PendingReply>)> {
-    let each = |slots: &mut [Slot], x: &[f32], rng: &mut NoiseRng| {
-        let mut frame = Vec::with_capacity(slots.len() * spec.d_in * BODY_WORD_BYTES);
+    let body_bytes = spec.d_in * BODY_WORD_BYTES;
+    let each = |slots: &mut [Slot], x: &[f32], frame: &mut [u8], rng: &mut NoiseRng| {
         let mut pending = Vec::with_capacity(slots.len());
         let mut scaled = vec![0.0; spec.d_in];
-        for (slot, x) in slots.iter_mut().zip(x.chunks_exact(spec.d_in)) {
+        let tokens = slots.iter_mut().zip(x.chunks_exact(spec.d_in)).zip(frame.chunks_exact_mut(body_bytes));
+        for ((slot, x), bytes) in tokens {
             scales.scale_columns(x, &mut scaled);
             let (body, reply) = slot.encrypt(round, &scaled, scales.max_row_norm, rng)?;
-            body.write(&mut frame);
+            body.write(bytes);
             pending.push(reply);
         }
-        Ok::<_, fhe_layers::Error>((frame, pending))
+        Ok::<_, fhe_layers::Error>(pending)
     };
+    let mut frame = vec![0; slots.len() * body_bytes];
     if slots.len() < PARALLEL_TOKENS {
-        let (frame, pending) = each(slots, x, rng)?;
+        let pending = each(slots, x, &mut frame, rng)?;
         return Ok((Bytes::from(frame), pending));
     }
     let chunk = slots.len().div_ceil(rayon::current_num_threads());
     let parts: Vec<_> = slots
         .par_chunks_mut(chunk)
         .zip(x.par_chunks(chunk * spec.d_in))
-        .map(|(slots, x)| each(slots, x, &mut NoiseRng::from_os()?))
+        .zip(frame.par_chunks_mut(chunk * body_bytes))
+        .map(|((slots, x), frame)| each(slots, x, frame, &mut NoiseRng::from_os()?))
         .collect::<std::result::Result<_, _>>()?;
-    let (frames, pending): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    Ok((Bytes::from(frames.concat()), pending.into_iter().flatten().collect()))
+    Ok((Bytes::from(frame), parts.into_iter().flatten().collect()))
 }
 
 /// What decoded values are checked with: the vectors and the inputs of the frame, `[tokens, d_in]`.

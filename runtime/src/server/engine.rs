@@ -166,11 +166,9 @@ impl Tables {
         let empty = || vec![0; blocks.len() * size];
         let buffers: Vec<Mutex<Vec<u8>>> = jobs.iter().map(|_| Mutex::new(empty())).collect();
         self.tables.mask_half(&jobs, blocks.clone(), &|| true, &|job, block, mask| {
-            let mut bytes = Vec::with_capacity(size);
-            mask.write(&mut bytes);
             let mut buffer = buffers[job].lock().unwrap_or_else(PoisonError::into_inner);
             let at = (block - blocks.start) * size;
-            buffer[at..at + size].copy_from_slice(&bytes);
+            buffer[at..at + size].copy_from_slice(&mask.bytes());
         })?;
         Ok(buffers
             .into_iter()

@@ -32,7 +32,7 @@ pub(super) fn recover(server: &LayerServer) -> Result<(usize, Vec<i8>)> {
     for frame in columns.chunks(FRAME) {
         let mut bodies = Vec::new();
         for &first in frame {
-            query(d_in, first)?.write(&mut bodies);
+            bodies.extend(query(d_in, first)?.to_bytes());
         }
         let replies = server.answer(&bodies)?;
         for (&first, reply) in frame.iter().zip(replies.chunks_exact(replies.len() / frame.len())) {

@@ -182,7 +182,7 @@ pub(super) fn observe(
         for (mut slot, x) in batch.into_slots()?.into_iter().zip(tokens.chunks_exact(d_in)) {
             let x: Vec<f32> = x.iter().zip(&scales.column_scale).map(|(x, scale)| x * scale).collect();
             let (body, reply) = slot.encrypt(0, &x, scales.max_row_norm, &mut rng)?;
-            body.write(&mut bodies);
+            bodies.extend(body.to_bytes());
             pending.push((reply, x));
         }
         let replies = server.answer(&bodies)?;
