@@ -154,6 +154,39 @@ fn a_lying_server_is_noticed() {
     assert_eq!(detection.verdict, Verdict::CanaryFailed);
 }
 
+/// Notes of every pass whether another was announced before it.
+struct Listener {
+    inner: DenseBackend,
+    announced: bool,
+    passes: Vec<bool>,
+}
+
+impl LinearBackend for Listener {
+    fn round(&mut self, round: usize, input: &Tensor) -> models::Result<Vec<Tensor>> {
+        self.inner.round(round, input)
+    }
+
+    fn more_to_come(&mut self) {
+        self.announced = true;
+    }
+
+    fn begin_pass(&mut self, _tokens: usize) -> models::Result<()> {
+        self.passes.push(std::mem::take(&mut self.announced));
+        Ok(())
+    }
+
+    fn end_pass(&mut self) {}
+}
+
+#[test]
+fn every_pass_but_the_last_announces_another() {
+    let detector = detector(DetectOptions { pass_tokens: 96, ..DetectOptions::default() });
+    let mut listener = Listener { inner: backend(), announced: false, passes: Vec::new() };
+    scan(&detector, &[&"The parcel was left with the neighbour. ".repeat(30)], &mut listener);
+    let (last, others) = listener.passes.split_last().unwrap();
+    assert!(!last && others.len() > 1 && others.iter().all(|&announced| announced), "{:?}", listener.passes);
+}
+
 #[test]
 fn switches_and_unusual_texts() {
     let disabled = [Label::from(Entity::City)].into();

@@ -225,7 +225,11 @@ impl Detector {
             sent: 0,
             verdict: Verdict::Sound,
         };
-        for pass in pack(&sizes, size + SPECIAL) {
+        let mut passes = pack(&sizes, size + SPECIAL).into_iter().peekable();
+        while let Some(pass) = passes.next() {
+            if passes.peek().is_some() {
+                backend.more_to_come();
+            }
             self.run_pass(&texts, &windows, &pass, backend, &mut scan)?;
         }
         let spans = texts

@@ -27,6 +27,9 @@ pub trait LinearBackend: Send {
     /// If the shape of `input` contradicts the plan, or the backend fails.
     fn round(&mut self, round: usize, input: &Tensor) -> Result<Vec<Tensor>>;
 
+    /// Says that another pass follows the next one at once: a backend may then prepare it meanwhile.
+    fn more_to_come(&mut self) {}
+
     /// Announces a pass over `tokens` new tokens (a backend may take that many slots).
     ///
     /// # Errors

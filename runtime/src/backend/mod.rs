@@ -116,6 +116,10 @@ impl LinearBackend for Backend {
         self.timed(|backend| backend.round(round, input))
     }
 
+    fn more_to_come(&mut self) {
+        self.inner().more_to_come();
+    }
+
     fn begin_pass(&mut self, tokens: usize) -> models::Result<()> {
         self.timed(|backend| backend.begin_pass(tokens))
     }

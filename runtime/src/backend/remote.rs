@@ -45,7 +45,7 @@ pub struct RemoteBackend {
     slots: Vec<Slot>,
     /// During a pass of several tokens that is not followed by another.
     hold: Option<PrefetchHold>,
-    /// Whether the prompt goes on behind the next pass.
+    /// Whether another pass follows the next one at once.
     more_to_come: bool,
     rng: NoiseRng,
     accounting: Arc<Accounting>,
@@ -164,7 +164,7 @@ impl RemoteBackend {
         }
         self.link.begin_pass(tokens)?;
         let more_to_come = std::mem::take(&mut self.more_to_come);
-        // Masks for what follows in the same prompt cannot begin too early.
+        // Masks for what follows at once cannot begin too early.
         self.hold = (tokens > 1 && !more_to_come).then(|| self.source.pool().hold_prefetch());
         let cancelled = || self.cancelled.load(Ordering::SeqCst);
         self.slots = self.source.pool().take(tokens, self.mask_timeout, &cancelled)?;
@@ -328,6 +328,10 @@ impl LinearBackend for RemoteBackend {
         let x = values(input)?;
         let y = self.run(round, tokens, &x).map_err(models::Error::backend)?;
         per_matrix(&self.plan.rounds[round], tokens, &y)
+    }
+
+    fn more_to_come(&mut self) {
+        self.more_to_come = true;
     }
 
     fn begin_pass(&mut self, tokens: usize) -> models::Result<()> {
