@@ -12,7 +12,7 @@ use crate::instance::{GivenMasks, Instance, ModelDigest};
 use crate::kernels::Isa;
 use crate::layout::{MatrixSpec, RoundSpec};
 use crate::params::{MASK_WORD_BITS, Params};
-use crate::random::noise::NoiseRng;
+use crate::random::keys::KeyRng;
 use crate::random::xof::public_key_mask;
 use crate::secret::SecretWords;
 use crate::server::mask_half::{Scratch, Zero};
@@ -94,7 +94,7 @@ fn given_keys(instance: &Instance, batch: &Value) -> (SecretWords, EvaluationKey
         public_key_body: transform(&batch["public_key"][1]),
     };
     // Ours under the same secret differ by noise alone.
-    let ours = evaluation_keys(instance, &coefficients, &secret, &mut NoiseRng::from_seed(1));
+    let ours = evaluation_keys(instance, &coefficients, &secret, &mut KeyRng::from_seed(1));
     for (ours, given) in ours.key_bodies.iter().zip(&keys.key_bodies) {
         let mut difference: Vec<u64> =
             ours.iter().zip(given).map(|(&a, &b)| ring.modulus().sub(a, b)).collect();

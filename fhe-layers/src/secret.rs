@@ -63,5 +63,6 @@ assert_never!(crate::client::Batch: Clone, std::fmt::Debug);
 assert_never!(crate::client::Slot: Clone, std::fmt::Debug);
 assert_never!(crate::client::PendingReply: Clone, std::fmt::Debug);
 assert_never!(crate::client::integrity::RoundCheck: Clone, std::fmt::Debug);
+assert_never!(crate::random::keys::KeyRng: Clone, std::fmt::Debug);
 assert_never!(crate::random::noise::NoiseRng: Clone, std::fmt::Debug);
 assert_never!(crate::server::MaskJob<'static>: Clone, std::fmt::Debug);

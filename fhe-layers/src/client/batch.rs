@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::kernels::pointwise;
 use crate::params::MASK_WORD_BITS;
-use crate::random::noise::NoiseRng;
+use crate::random::keys::KeyRng;
 use crate::random::xof::public_key_mask;
 use crate::secret::SecretWords;
 use crate::switch::Switch;
@@ -59,16 +59,16 @@ impl Client {
     /// # Errors
     /// [`Error::Entropy`].
     pub fn new_batch(&self) -> Result<Batch> {
-        Ok(self.batch_from(NoiseRng::from_os()?))
+        Ok(self.batch_from(KeyRng::from_os()?))
     }
 
     /// A batch from a given generator: for tests, which must not encrypt anything real with it.
     #[cfg(any(test, feature = "insecure-test-params"))]
     pub fn new_batch_seeded(&self, seed: u128) -> Batch {
-        self.batch_from(NoiseRng::from_seed(seed))
+        self.batch_from(KeyRng::from_seed(seed))
     }
 
-    fn batch_from(&self, mut rng: NoiseRng) -> Batch {
+    fn batch_from(&self, mut rng: KeyRng) -> Batch {
         let (instance, n) = (&self.instance, self.instance.params().n());
         let coefficients = rng.secret(n);
         let mut secret = SecretWords::copied(&coefficients);
@@ -154,7 +154,7 @@ pub(crate) fn evaluation_keys(
     instance: &Instance,
     coefficients: &[u64],
     secret: &[u64],
-    rng: &mut NoiseRng,
+    rng: &mut KeyRng,
 ) -> EvaluationKeys {
     let (ring, params, n) = (instance.ring(), instance.params(), instance.params().n());
     let (isa, modulus) = (ring.isa(), ring.modulus());
