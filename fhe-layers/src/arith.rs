@@ -104,6 +104,12 @@ impl Modulus {
         v.min(v.wrapping_sub(self.q))
     }
 
+    /// `v mod q` for `-q < v < 2q`, negative ones as wrapped words.
+    #[inline(always)]
+    pub(crate) fn residue(&self, v: u64) -> u64 {
+        self.fold(self.fold(v.wrapping_add(self.q)))
+    }
+
     /// `a + b mod q`.
     #[inline(always)]
     pub fn add(&self, a: u64, b: u64) -> u64 {

@@ -106,7 +106,7 @@ fn given_keys(instance: &Instance, batch: &Value) -> (SecretWords, EvaluationKey
 
 fn mask_blocks(model: &PreparedModel, keys: &ExpandedKeys, batch: &Value) -> Vec<MaskBlock> {
     let (instance, ring) = (model.instance(), model.instance().ring());
-    let switch = Switch::new(instance.params().q(), MASK_WORD_BITS);
+    let switch = Switch::new(ring.modulus(), MASK_WORD_BITS);
     let jobs = [MaskJob { keys, seed: [0; 32] }];
     let mut scratch = Scratch::new(instance, 1);
     let blocks = list(&batch["zeros"]).enumerate().map(|(block, given)| {

@@ -3,10 +3,12 @@
 //! No division: the quotient comes from a product of doubles and one correction, operations that vectors have. Whole slices
 //! are switched by [`crate::kernels::pointwise`].
 
-/// Switches residues modulo `q` to `bits`-bit words and back.
+use crate::arith::Modulus;
+
+/// Switches residues modulo `q` to `bits`-bit words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Switch {
-    q: u64,
+    modulus: Modulus,
     bits: u32,
     /// `2^bits / q`.
     ratio: f64,
@@ -20,10 +22,16 @@ impl Switch {
     ///
     /// # Panics
     /// If `q` or `bits` is out of range.
-    pub(crate) fn new(q: u64, bits: u32) -> Self {
-        assert!(q > 1 << 49 && q < 1 << 50 && (1..=40).contains(&bits), "switch from {q} to {bits} bits");
-        let ratio = (1u64 << bits) as f64 / q as f64;
-        Self { q, bits, ratio }
+    pub(crate) fn new(modulus: &Modulus, bits: u32) -> Self {
+        let q = modulus.q();
+        assert!(q > 1 << 49 && (1..=40).contains(&bits), "switch from {q} to {bits} bits");
+        Self { modulus: *modulus, bits, ratio: (1u64 << bits) as f64 / q as f64 }
+    }
+
+    /// `round((v + noise) 2^bits / q) mod 2^bits` for `-q < v + noise < 2q`, a negative `v` as a wrapped word.
+    #[inline(always)]
+    pub(crate) fn down(&self, v: u64, noise: i8) -> u64 {
+        self.residue_down(self.modulus.residue(v.wrapping_add_signed(i64::from(noise))))
     }
 
     /// `round(v 2^bits / q) mod 2^bits` for `v < q`.
@@ -31,36 +39,27 @@ impl Switch {
     /// `v < 2^50` is exact as a double, and `v ratio`, below `2^40`, within `2^-11` of `v 2^bits / q`: the integer next to it is
     /// at most one off from the quotient rounded, and the rest, between `-q` and `2q`, says so.
     #[inline(always)]
-    pub(crate) fn down(&self, v: u64) -> u64 {
-        let estimate = nearest(v, self.ratio);
-        let rest = (v << self.bits).wrapping_add(self.q / 2).wrapping_sub(estimate.wrapping_mul(self.q));
+    fn residue_down(&self, v: u64) -> u64 {
+        let (q, estimate) = (self.modulus.q(), nearest(v, self.ratio));
+        let rest = (v << self.bits).wrapping_add(q / 2).wrapping_sub(estimate.wrapping_mul(q));
         let less = rest >> 63;
-        let more = u64::from(rest as i64 >= self.q as i64);
+        let more = u64::from(rest as i64 >= q as i64);
         estimate.wrapping_sub(less).wrapping_add(more) & ((1 << self.bits) - 1)
     }
+}
 
-    /// `round(w q / 2^32)`, below `q`, for a switch to 32-bit words.
-    #[inline(always)]
-    pub(crate) fn up(&self, w: u32) -> u64 {
-        debug_assert_eq!(self.bits, u32::BITS, "words to switch up");
-        let (high, low) = (self.q >> 32, self.q & u64::from(u32::MAX));
-        // Below 2^50 and 2^64: the halves of the product stay words.
-        u64::from(w) * high + ((u64::from(w) * low + (1 << 31)) >> 32)
-    }
-
-    /// `v mod q` for `-q < v < 2q`, as a wrapped word.
-    #[inline(always)]
-    pub(crate) fn residue(&self, v: u64) -> u64 {
-        let sum = v.wrapping_add(self.q);
-        let sum = sum.min(sum.wrapping_sub(self.q));
-        sum.min(sum.wrapping_sub(self.q))
-    }
+/// `round(w q / 2^32)`, below `q`.
+#[inline(always)]
+pub(crate) fn up(modulus: &Modulus, w: u32) -> u64 {
+    let (high, low) = (modulus.q() >> 32, modulus.q() & u64::from(u32::MAX));
+    // Below 2^50 and 2^64: the halves of the product stay words.
+    u64::from(w) * high + ((u64::from(w) * low + (1 << 31)) >> 32)
 }
 
 /// `2^phi_bits round(w q / 2^32) + c mod q`, centred: what a reply word and its correction decode to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder {
-    switch: Switch,
+    modulus: Modulus,
     phi_bits: u32,
     /// `2^phi_bits / q`.
     ratio: f64,
@@ -71,13 +70,10 @@ impl Decoder {
     ///
     /// # Panics
     /// If `q` or `phi` is out of range.
-    pub(crate) fn new(q: u64, phi: usize) -> Self {
-        assert!(phi.is_power_of_two() && phi <= 1 << 12, "decoding with phi {phi}");
-        Self {
-            switch: Switch::new(q, u32::BITS),
-            phi_bits: phi.trailing_zeros(),
-            ratio: phi as f64 / q as f64,
-        }
+    pub(crate) fn new(modulus: &Modulus, phi: usize) -> Self {
+        let q = modulus.q();
+        assert!(q > 1 << 49 && phi.is_power_of_two() && phi <= 1 << 12, "decoding modulo {q} with phi {phi}");
+        Self { modulus: *modulus, phi_bits: phi.trailing_zeros(), ratio: phi as f64 / q as f64 }
     }
 
     /// The decoded integer, in `(-q/2, q/2]`, for a correction below `q`.
@@ -85,12 +81,10 @@ impl Decoder {
     /// `quotient` is within `1/2 + 2^-40` of `phi up / q`, so that the rest is above `-q` and below `2q`.
     #[inline(always)]
     pub(crate) fn centred(&self, w: u32, correction: u64) -> i64 {
-        let (up, q) = (self.switch.up(w), self.switch.q);
+        let up = up(&self.modulus, w);
         let quotient = nearest(up, self.ratio);
-        let rest = ((up << self.phi_bits) + correction).wrapping_sub(quotient.wrapping_mul(q));
-        let residue = self.switch.residue(rest);
-        let wrap = if residue > q / 2 { q as i64 } else { 0 };
-        residue as i64 - wrap
+        let rest = ((up << self.phi_bits) + correction).wrapping_sub(quotient.wrapping_mul(self.modulus.q()));
+        self.modulus.centred(self.modulus.residue(rest))
     }
 }
 
@@ -103,11 +97,15 @@ fn nearest(v: u64, ratio: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decoder, Switch};
+    use super::{Decoder, Switch, up};
     use crate::arith::Modulus;
     use crate::kernels::{Isa, pointwise};
     use crate::params::sets::Q;
     use proptest::prelude::*;
+
+    fn modulus() -> Modulus {
+        Modulus::new(Q).unwrap()
+    }
 
     fn reference_down(v: u64, bits: u32) -> u64 {
         let (num, den) = (u128::from(v) << bits, u128::from(Q));
@@ -133,7 +131,7 @@ mod tests {
         let expected = ((2 * u128::from(w) * u128::from(Q) + (1 << 32)) >> 33) as u64;
         for isa in Isa::supported() {
             let mut words = [0; 19];
-            pointwise::switch_up(isa, &Switch::new(Q, 32), &[w; 19], &mut words);
+            pointwise::switch_up(isa, &modulus(), &[w; 19], &mut words);
             assert_eq!(words, [expected; 19], "{isa}");
         }
     }
@@ -141,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn equals_division(v in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)], bits in prop_oneof![Just(32u32), Just(40)]) {
-            let switch = Switch::new(Q, bits);
+            let switch = Switch::new(&modulus(), bits);
             check_down(&switch, v);
         }
 
@@ -157,8 +155,8 @@ mod tests {
             phi in (0u32..=12).prop_map(|bits| 1usize << bits),
             near_a_tie in prop::option::of(-2i64..=2),
         ) {
-            let modulus = Modulus::new(Q).unwrap();
-            let product = modulus.mul(phi as u64, Switch::new(Q, 32).up(w));
+            let modulus = modulus();
+            let product = modulus.mul(phi as u64, up(&modulus, w));
             // Or such that the sum lies next to half the modulus.
             let correction = near_a_tie.map_or(correction, |offset| {
                 modulus.sub((Q / 2).wrapping_add_signed(offset), product)
@@ -166,14 +164,14 @@ mod tests {
             let expected = modulus.centred(modulus.add(product, correction));
             for isa in Isa::supported() {
                 let mut values = [correction; 19];
-                pointwise::decode(isa, &Decoder::new(Q, phi), &[w; 19], &mut values);
+                pointwise::decode(isa, &Decoder::new(&modulus, phi), &[w; 19], &mut values);
                 assert_eq!(values, [expected as u64; 19], "{isa}");
             }
         }
 
         #[test]
         fn equals_division_near_ties(w in 0u64..1 << 40, offset in -3i64..=3, bits in prop_oneof![Just(32u32), Just(40)]) {
-            let switch = Switch::new(Q, bits);
+            let switch = Switch::new(&modulus(), bits);
             let w = u128::from(w & ((1 << bits) - 1));
             let tie = (((2 * w + 1) * u128::from(Q)) >> (bits + 1)) as i64;
             let v = (tie + offset).clamp(0, Q as i64 - 1) as u64;

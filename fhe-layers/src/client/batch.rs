@@ -5,16 +5,14 @@ use crate::ciphertext::{EvaluationKeys, MaskBlock};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::kernels::pointwise;
-use crate::params::MASK_WORD_BITS;
 use crate::random::keys::KeyRng;
 use crate::random::xof::public_key_mask;
 use crate::secret::SecretWords;
-use crate::switch::Switch;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Polynomials whose words are handed out to the tokens together: 512 KB, which the second-level cache holds.
+/// Polynomials whose words are handed out to the tokens together: 512 KB at `n = 2048`, which the second-level cache holds.
 const HAND_OUT_GROUP: usize = 32;
 
 /// How a client trades memory for time.
@@ -289,12 +287,11 @@ impl Batch {
 fn decrypt(instance: &Instance, secret: &[u64], mask: &MaskBlock, product: &mut [u64], phase: &mut [u64]) {
     let ring = instance.ring();
     let (isa, modulus) = (ring.isa(), ring.modulus());
-    let switch = Switch::new(instance.params().q(), MASK_WORD_BITS);
     let (a, b) = mask.words().split_at(ring.n());
-    pointwise::switch_up(isa, &switch, a, phase);
+    pointwise::switch_up(isa, modulus, a, phase);
     ring.forward(phase);
     pointwise::mul(isa, modulus, phase, secret, product);
     ring.inverse(product);
-    pointwise::switch_up(isa, &switch, b, phase);
+    pointwise::switch_up(isa, modulus, b, phase);
     pointwise::sub_assign(isa, modulus, phase, product);
 }

@@ -91,13 +91,14 @@ pub(crate) fn masked(
     message: impl ExactSizeIterator<Item = i64>,
     noise: &[i8],
 ) -> Vec<u64> {
-    let switch = Switch::new(instance.params().q(), BODY_BITS);
+    let ring = instance.ring();
+    let switch = Switch::new(ring.modulus(), BODY_BITS);
     let mut words = SecretWords::zeroed(message.len());
     for ((word, message), &pad) in words.iter_mut().zip(message).zip(pads) {
         // |message| < q - 2^7 and pad < q: with noise the sum is above -q and below 2q.
         *word = pad.wrapping_add_signed(message);
     }
-    pointwise::switch_noisy(instance.ring().isa(), &switch, &mut words, noise);
+    pointwise::switch_noisy(ring.isa(), &switch, &mut words, noise);
     words.publish()
 }
 
@@ -110,9 +111,9 @@ pub(crate) fn decode_centred<'a>(
     corrections: &'a mut [u64],
     reply: &Reply,
 ) -> impl Iterator<Item = i64> + 'a {
-    let params = instance.params();
-    let decoder = Decoder::new(params.q(), params.phi());
-    pointwise::decode(instance.ring().isa(), &decoder, reply.words(), corrections);
+    let ring = instance.ring();
+    let decoder = Decoder::new(ring.modulus(), instance.params().phi());
+    pointwise::decode(ring.isa(), &decoder, reply.words(), corrections);
     corrections.iter().map(|&value| value as i64)
 }
 

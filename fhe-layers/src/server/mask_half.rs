@@ -91,7 +91,7 @@ impl PreparedModel {
                 got: blocks.end as u64,
             });
         }
-        let switch = Switch::new(self.instance().params().q(), MASK_WORD_BITS);
+        let switch = Switch::new(self.instance().ring().modulus(), MASK_WORD_BITS);
         let view = self.view();
         blocks.into_par_iter().try_for_each_init(
             || Scratch::new(self.instance(), jobs.len()),

@@ -82,6 +82,6 @@ recompiled! {
     residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]);
     digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]);
     switch_noisy(switch: &Switch, words: &mut [u64], noise: &[i8]);
-    switch_up(switch: &Switch, words: &[u32], out: &mut [u64]);
+    switch_up(modulus: &Modulus, words: &[u32], out: &mut [u64]);
     decode(decoder: &Decoder, words: &[u32], corrections: &mut [u64]);
 }

@@ -115,13 +115,13 @@ pub(crate) fn switch_noisy(isa: Isa, switch: &Switch, words: &mut [u64], noise: 
     dispatch!(isa, switch_noisy(switch, words, noise));
 }
 
-/// 32-bit words to residues: [`Switch::up`].
+/// 32-bit words to residues: [`crate::switch::up`].
 ///
 /// # Panics
 /// If the lengths differ or this processor lacks `isa`.
-pub(crate) fn switch_up(isa: Isa, switch: &Switch, words: &[u32], out: &mut [u64]) {
+pub(crate) fn switch_up(isa: Isa, modulus: &Modulus, words: &[u32], out: &mut [u64]) {
     assert_eq!(words.len(), out.len(), "length of the output");
-    dispatch!(isa, switch_up(switch, words, out));
+    dispatch!(isa, switch_up(modulus, words, out));
 }
 
 /// Reply words to decoded integers, wrapped, in place of their corrections: [`Decoder::centred`].

@@ -2,7 +2,7 @@
 
 use super::Gadget;
 use crate::arith::Modulus;
-use crate::switch::{Decoder, Switch};
+use crate::switch::{self, Decoder, Switch};
 
 pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -79,14 +79,14 @@ pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits:
 #[inline(always)]
 pub(super) fn switch_noisy(switch: &Switch, words: &mut [u64], noise: &[i8]) {
     for (word, &noise) in words.iter_mut().zip(noise) {
-        *word = switch.down(switch.residue(word.wrapping_add_signed(i64::from(noise))));
+        *word = switch.down(*word, noise);
     }
 }
 
 #[inline(always)]
-pub(super) fn switch_up(switch: &Switch, words: &[u32], out: &mut [u64]) {
+pub(super) fn switch_up(modulus: &Modulus, words: &[u32], out: &mut [u64]) {
     for (out, &word) in out.iter_mut().zip(words) {
-        *out = switch.up(word);
+        *out = switch::up(modulus, word);
     }
 }
 
