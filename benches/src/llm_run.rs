@@ -148,10 +148,8 @@ impl Server {
         let masks: Vec<std::sync::OnceLock<Vec<u8>>> =
             (0..blocks).map(|_| std::sync::OnceLock::new()).collect();
         self.tables.mask_half(&jobs, 0..blocks, &|| true, &|_, block, mask| {
-            let mut bytes = Vec::new();
-            mask.write(&mut bytes);
             // Each block is delivered once.
-            let _ = masks[block].set(bytes);
+            let _ = masks[block].set(mask.bytes().into_owned());
         })?;
         masks.into_iter().map(|mask| mask.into_inner().context("a mask block is missing")).collect()
     }

@@ -136,11 +136,6 @@ impl MaskBlock {
         8 * params.n()
     }
 
-    /// Appends the block's bytes.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes());
-    }
-
     /// The block's bytes.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         le_bytes(&self.0)

@@ -36,7 +36,7 @@ pub(crate) fn keys(bytes: &[u8]) {
 pub(crate) fn masks(bytes: &[u8]) {
     if let Ok(blocks) = MaskBlock::read_all(params(), bytes) {
         let mut again = Vec::new();
-        blocks.iter().for_each(|block| block.write(&mut again));
+        blocks.iter().for_each(|block| again.extend_from_slice(&block.bytes()));
         assert_eq!(again, bytes);
     }
 }
