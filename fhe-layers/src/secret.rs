@@ -66,3 +66,7 @@ assert_never!(crate::client::integrity::RoundCheck: Clone, std::fmt::Debug);
 assert_never!(crate::random::keys::KeyRng: Clone, std::fmt::Debug);
 assert_never!(crate::random::noise::NoiseRng: Clone, std::fmt::Debug);
 assert_never!(crate::server::MaskJob<'static>: Clone, std::fmt::Debug);
+
+/// Fails to compile when the type is not wiped on drop: a feature of another crate decides whether it is.
+const fn assert_wiped<T: ZeroizeOnDrop>() {}
+const _: () = assert_wiped::<crate::random::noise::Stream>();

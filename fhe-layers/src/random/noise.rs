@@ -13,11 +13,14 @@ use zeroize::Zeroizing;
 /// Bytes of the stream that are turned into bits at once.
 const CHUNK: usize = 256;
 
+/// The cipher and what is left of its last block.
+pub(crate) type Stream = Ctr128LE<Aes128>;
+
 /// A generator of noise.
 ///
 /// It belongs to the process that made it: a fork would draw the same noise a second time, so slots refuse it there.
 pub struct NoiseRng {
-    stream: Ctr128LE<Aes128>,
+    stream: Stream,
     process: u32,
 }
 
@@ -38,8 +41,8 @@ impl NoiseRng {
 
     /// The stream of an AES key, from block 0 on.
     fn from_key(key: &[u8; 16]) -> Self {
-        let key: &Key<Ctr128LE<Aes128>> = key.into();
-        Self { stream: Ctr128LE::new(key, &Iv::<Ctr128LE<Aes128>>::default()), process: std::process::id() }
+        let key: &Key<Stream> = key.into();
+        Self { stream: Stream::new(key, &Iv::<Stream>::default()), process: std::process::id() }
     }
 
     pub(crate) fn belongs_to(&self, process: u32) -> bool {
