@@ -156,6 +156,8 @@ impl RemoteBackend {
     }
 
     fn take_slots(&mut self, tokens: usize) -> Result<()> {
+        // Said of this pass alone, also when it cannot begin.
+        let more_to_come = std::mem::take(&mut self.more_to_come);
         if self.cancelled.load(Ordering::SeqCst) {
             return Err(Error::Cancelled);
         }
@@ -163,7 +165,6 @@ impl RemoteBackend {
             return Err(Error::WrongWeights { round });
         }
         self.link.begin_pass(tokens)?;
-        let more_to_come = std::mem::take(&mut self.more_to_come);
         // Masks for what follows at once cannot begin too early.
         self.hold = (tokens > 1 && !more_to_come).then(|| self.source.pool().hold_prefetch());
         let cancelled = || self.cancelled.load(Ordering::SeqCst);
