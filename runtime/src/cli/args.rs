@@ -86,7 +86,7 @@ pub struct SamplingArgs {
     pub max_tokens: usize,
 
     /// Sampling temperature; 0 takes the likeliest token
-    #[arg(long, env = "SOTTO_TEMPERATURE", default_value_t = 0.7)]
+    #[arg(long, env = "SOTTO_TEMPERATURE", default_value_t = 0.0)]
     pub temperature: f64,
 
     /// Keep the likeliest tokens up to this total probability
@@ -102,7 +102,7 @@ pub struct SamplingArgs {
     pub min_p: f64,
 
     /// Penalty on recent tokens; 1 is none
-    #[arg(long, env = "SOTTO_REPEAT_PENALTY", default_value_t = 1.0)]
+    #[arg(long, env = "SOTTO_REPEAT_PENALTY", default_value_t = 1.1)]
     pub repeat_penalty: f32,
 
     /// Seed of the sampler; random when absent
