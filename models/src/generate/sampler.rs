@@ -29,7 +29,24 @@ impl Default for SamplerConfig {
     }
 }
 
+/// Repeat penalty where nobody asked for a temperature: likeliest tokens alone let small models run in circles.
+const UNASKED_REPEAT_PENALTY: f32 = 1.1;
+
 impl SamplerConfig {
+    /// What a person gets who may have asked for a temperature or a repeat penalty, the rest by default.
+    ///
+    /// Without a temperature: the likeliest token, with a repeat penalty of 1.1. With one: that temperature and no penalty,
+    /// so that a temperature of 0 gives what other runtimes call greedy. A penalty asked for always holds.
+    #[must_use]
+    pub fn asked(temperature: Option<f32>, repeat_penalty: Option<f32>) -> Self {
+        let unasked_penalty = if temperature.is_some() { 1.0 } else { UNASKED_REPEAT_PENALTY };
+        Self {
+            temperature: temperature.unwrap_or(0.0),
+            repeat_penalty: repeat_penalty.unwrap_or(unasked_penalty),
+            ..Self::default()
+        }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -167,6 +184,19 @@ pub fn argmax(logits: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temperature_asked_for_brings_no_penalty_along() {
+        let chosen = |temperature, penalty| {
+            let config = SamplerConfig::asked(temperature, penalty);
+            (config.temperature, config.repeat_penalty)
+        };
+        assert_eq!(chosen(None, None), (0.0, UNASKED_REPEAT_PENALTY));
+        assert_eq!(chosen(Some(0.0), None), (0.0, 1.0));
+        assert_eq!(chosen(Some(0.7), None), (0.7, 1.0));
+        assert_eq!(chosen(None, Some(1.0)), (0.0, 1.0));
+        assert_eq!(chosen(Some(0.0), Some(1.3)), (0.0, 1.3));
+    }
 
     fn sampler(config: SamplerConfig) -> Sampler {
         Sampler::new(config, 7).unwrap()

@@ -85,9 +85,9 @@ pub struct SamplingArgs {
     #[arg(long, env = "SOTTO_MAX_TOKENS", default_value_t = 512)]
     pub max_tokens: usize,
 
-    /// Sampling temperature; 0 takes the likeliest token
-    #[arg(long, env = "SOTTO_TEMPERATURE", default_value_t = 0.0)]
-    pub temperature: f64,
+    /// Sampling temperature; 0 takes the likeliest token. When absent: the likeliest, repeats discouraged
+    #[arg(long, env = "SOTTO_TEMPERATURE")]
+    pub temperature: Option<f32>,
 
     /// Keep the likeliest tokens up to this total probability
     #[arg(long, env = "SOTTO_TOP_P", default_value_t = 0.95)]
@@ -101,9 +101,9 @@ pub struct SamplingArgs {
     #[arg(long, env = "SOTTO_MIN_P", default_value_t = 0.0)]
     pub min_p: f64,
 
-    /// Penalty on recent tokens; 1 is none
-    #[arg(long, env = "SOTTO_REPEAT_PENALTY", default_value_t = 1.1)]
-    pub repeat_penalty: f32,
+    /// Penalty on recent tokens; 1 is none. When absent: 1.1 without a temperature, none with one
+    #[arg(long, env = "SOTTO_REPEAT_PENALTY")]
+    pub repeat_penalty: Option<f32>,
 
     /// Seed of the sampler; random when absent
     #[arg(long, env = "SOTTO_SEED")]

@@ -149,13 +149,11 @@ impl ChatRequest {
         if stop.len() > MAX_STOPS {
             return Err(ApiError::bad(format!("at most {MAX_STOPS} stop texts")));
         }
-        let defaults = SamplerConfig::default();
+        let defaults = SamplerConfig::asked(self.temperature, self.repeat_penalty);
         let sampler = SamplerConfig {
-            temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(defaults.top_p),
             top_k: self.top_k.unwrap_or(defaults.top_k),
             min_p: self.min_p.unwrap_or(defaults.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
             ..defaults
         };
         sampler.validate().map_err(|error| ApiError::bad(error.to_string()))?;

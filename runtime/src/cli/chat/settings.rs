@@ -25,12 +25,10 @@ impl Settings {
         let settings = Self {
             max_tokens: args.max_tokens,
             sampler: SamplerConfig {
-                temperature: args.temperature as f32,
                 top_k: args.top_k,
                 top_p: args.top_p as f32,
                 min_p: args.min_p as f32,
-                repeat_penalty: args.repeat_penalty,
-                ..SamplerConfig::default()
+                ..SamplerConfig::asked(args.temperature, args.repeat_penalty)
             },
             seed: args.seed,
             ignore_eos: args.ignore_eos,
