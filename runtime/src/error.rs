@@ -159,14 +159,6 @@ pub enum Error {
         /// What is missing.
         missing: String,
     },
-    /// Prepared tables do not match their manifest.
-    #[error("{} is damaged ({reason}); delete it and it will be prepared again", path.display())]
-    CorruptTables {
-        /// The file.
-        path: PathBuf,
-        /// What does not match.
-        reason: String,
-    },
     /// No space left.
     #[error("no space left while writing {}; free some and run again", path.display())]
     DiskFull {
@@ -240,7 +232,7 @@ impl Error {
             }
             Self::Version { .. } | Self::Digest { .. } | Self::UnknownModel { .. } | Self::Tls(_) => 5,
             Self::WrongWeights { .. } | Self::WrongMasks { .. } => 5,
-            Self::NotASplit { .. } | Self::CorruptTables { .. } => 6,
+            Self::NotASplit { .. } => 6,
             Self::Io { source, .. }
                 if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&source.kind()) =>
             {

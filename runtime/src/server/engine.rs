@@ -85,16 +85,18 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Maps and checks saved tables, on the current rayon pool; `None` if they are those of another model, plan,
-    /// parameter set or version of the format.
+    /// Maps and checks saved tables, on the current rayon pool; `None` if they are damaged, or those of another model,
+    /// plan, parameter set or version of the format: whoever prepares them again writes over them.
     pub(crate) fn load(entry: &SplitEntry, form: Form) -> Result<Option<Self>> {
         let instance = Arc::new(split_store::entry_instance(entry)?);
         let path = entry.tables_path();
         let bytes = crate::mmap::map(&path)?;
         match PreparedModel::load(instance, Arc::new(bytes), TableForm::Compact) {
             Ok(tables) => Ok(Some(Self::new(tables, form))),
-            Err(fhe_layers::Error::Foreign { .. }) => Ok(None),
-            Err(error) => Err(Error::CorruptTables { path, reason: error.to_string() }),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "saved tables are of no use; they are prepared again");
+                Ok(None)
+            }
         }
     }
 

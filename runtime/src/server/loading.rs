@@ -68,7 +68,7 @@ fn info(entry: &SplitEntry) -> Result<ModelInfo> {
     })
 }
 
-/// Loads weights and tables as the roles need; tables that are missing are prepared and saved. `background`
+/// Loads weights and tables as the roles need; tables that are missing or damaged are prepared and saved. `background`
 /// receives the threads that save and expand tables while they serve; `keep_on` ends expanding.
 ///
 /// # Errors
@@ -113,15 +113,12 @@ fn load_weights(model: &Model, entry: &SplitEntry) -> Result<()> {
     Ok(())
 }
 
-/// The saved tables, if there are any of this version.
+/// The saved tables, if there are any of use.
 fn load_tables(config: &ServerConfig, model: &Model, entry: &SplitEntry) -> Result<Option<Arc<Tables>>> {
     if !entry.tables_path().is_file() {
         return Ok(None);
     }
-    let Some(tables) = Tables::load(entry, config.form)?.map(Arc::new) else {
-        tracing::info!(model = model.info.name, "saved tables are of another version; preparing them again");
-        return Ok(None);
-    };
+    let Some(tables) = Tables::load(entry, config.form)?.map(Arc::new) else { return Ok(None) };
     model.set_tables(Arc::clone(&tables));
     Ok(Some(tables))
 }
