@@ -252,8 +252,9 @@ fn fits(text: &[char], value: Value, entity: Entity) -> bool {
     }
     match entity {
         Entity::PhoneNumber => is_phone_like(text, value),
+        // A sort code has six digits, a bank code eight, a routing number nine.
         Entity::RoutingNumber => {
-            count == 9 && inside.iter().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '))
+            matches!(count, 6 | 8 | 9) && inside.iter().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '))
         }
         Entity::CreditCardNumber => (13..=19).contains(&count),
         Entity::BankAccount => count >= 6,

@@ -5,10 +5,12 @@
 //! spans are given to it, so that the model's do not contradict them, and [`overlap::resolve`] joins both.
 
 mod address;
+mod brands;
 mod canary;
 mod columns;
 mod common_words;
 mod context;
+mod corroborate;
 pub mod decode;
 pub mod error;
 mod fields;
@@ -324,6 +326,7 @@ impl Detector {
         recognized: &[Span],
     ) -> Vec<Span> {
         let mut spans = overlap::resolve(self.decoded(text, probabilities, recognized));
+        corroborate::retain(&mut spans, self.options.threshold);
         spans.retain(|span| !self.options.disabled.contains(&span.label));
         spans
     }

@@ -1,5 +1,6 @@
 //! Names: what the words around a word and the rest of the text say about it.
 
+use super::brands::is_maker;
 use super::common_words::{is_closing, is_cue, is_firm, is_named_thing, is_no_name, is_partner};
 use super::mentions;
 use super::span::{Entity, Span};
@@ -30,7 +31,7 @@ const PARTICLES: [&str; 18] = [
     "bin", "ibn", "y",
 ];
 
-/// Titles that stand in front of a surname, or of a full name.
+/// Titles that stand in front of a surname, or of a full name, and what else announces a surname: families, names at birth.
 const TITLES: &[&str] = &[
     "doctor",
     "mr",
@@ -81,6 +82,23 @@ const TITLES: &[&str] = &[
     "lieutenant",
     "colonel",
     "senator",
+    "familie",
+    "familjen",
+    "famille",
+    "familia",
+    "família",
+    "famiglia",
+    "rodzina",
+    "rodziny",
+    "née",
+    "geborene",
+    "geb",
+    "avv",
+    "ing",
+    "pan",
+    "pana",
+    "doña",
+    "don",
 ];
 
 /// Whether this is a title (lower case).
@@ -286,7 +304,11 @@ fn common(text: &[char], words: &mut [Word]) {
             |j: usize| words.get(j).is_some_and(|word| is_name(word) && !is_no_name(&lower(text, word)));
         let in_name = (i > 0 && beside(i - 1) && adjoin(text, &words[i - 1], &words[i]))
             || (i + 1 < words.len() && beside(i + 1) && adjoin(text, &words[i], &words[i + 1]));
+        let vehicle =
+            i > 0 && adjoin(text, &words[i - 1], &words[i]) && is_maker(&lower(text, &words[i - 1]));
         if hashtag
+            || vehicle
+            || is_coined(text, &words[i])
             || is_named_thing(own) && is_name(&words[i])
             || (is_no_name(own) && !(in_name && is_capitalised(text, &words[i])))
         {
@@ -321,6 +343,22 @@ fn common(text: &[char], words: &mut [Word]) {
             words[i..=last].iter_mut().for_each(Word::clear);
         }
     }
+}
+
+/// What names may begin with in front of another capital.
+const PREFIXES: [&str; 17] = [
+    "Mc", "Mac", "De", "Del", "Della", "Di", "Da", "Du", "La", "Le", "Fitz", "Van", "Von", "St", "Al", "El",
+    "San",
+];
+
+/// Whether an unsure word has a capital in the middle, as names of products do: `LatteGo`.
+fn is_coined(text: &[char], word: &Word) -> bool {
+    let inside = &text[word.start..word.end];
+    let inner = inside.windows(2).position(|two| two[0].is_lowercase() && two[1].is_uppercase());
+    inner.is_some_and(|at| {
+        let front: String = inside[..=at].iter().collect();
+        !PREFIXES.contains(&front.as_str()) && word.score < SURE_PLACE
+    })
 }
 
 /// A word in lower case behind a capitalised name is no part of it, unless it is a particle.

@@ -1,0 +1,70 @@
+//! Finds that count only in a text where something else is surely personal.
+//!
+//! A bare number and a rare word look personal in a letter. In a recipe, a changelog or a parts list the same number is an
+//! article's and the same word a brand: what the model finds there, it finds alone.
+
+use super::decode::is_number;
+use super::span::{Entity, Source, Span};
+
+/// Confidence in a name or place from which a text speaks of somebody.
+const SURE: f32 = 0.7;
+/// What the threshold is multiplied by for a name or place that nothing else speaks for.
+const ALONE: f32 = 1.25;
+
+/// Drops the doubtful spans of a text that has no sure one.
+///
+/// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
+/// and places from a confidence of 0.7. Doubtful are numbers that only the model takes for identifiers, and names and
+/// places below 1.25 times `threshold`.
+pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
+    if !spans.iter().any(is_sure) {
+        spans.retain(|span| !is_doubtful(span, threshold * ALONE));
+    }
+}
+
+fn is_sure(span: &Span) -> bool {
+    let entity = Entity::from_label(span.label.as_str());
+    match span.source {
+        Source::Model => span.score >= SURE && !entity.is_some_and(is_number),
+        Source::Context => true,
+        Source::Recognizer(_) => !matches!(entity, Some(Entity::IpAddress | Entity::Url | Entity::Secret)),
+    }
+}
+
+fn is_doubtful(span: &Span, limit: f32) -> bool {
+    let number = Entity::from_label(span.label.as_str()).is_some_and(is_number);
+    span.source == Source::Model && (number || span.score < limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(spans: &[(Entity, Source, f32)]) -> Vec<Entity> {
+        let span = |(at, (entity, source, score)): (usize, &(Entity, Source, f32))| Span {
+            start: at,
+            end: at + 1,
+            label: (*entity).into(),
+            score: *score,
+            source: source.clone(),
+        };
+        let mut spans: Vec<Span> = spans.iter().enumerate().map(span).collect();
+        retain(&mut spans, 0.4);
+        spans.iter().filter_map(|span| Entity::from_label(span.label.as_str())).collect()
+    }
+
+    #[test]
+    fn bare_numbers_and_rare_words_need_company() {
+        let number = (Entity::TaxId, Source::Model, 0.9);
+        let word = (Entity::City, Source::Model, 0.3);
+        let name = |score| (Entity::GivenName, Source::Model, score);
+        assert_eq!(kept(&[number.clone(), word.clone()]), []);
+        assert_eq!(kept(&[number.clone(), name(0.6)]), [Entity::GivenName]);
+        assert_eq!(kept(&[number.clone(), word.clone(), name(0.8)]).len(), 3);
+        let recognized = |entity| (entity, Source::Recognizer("r".into()), 1.0);
+        assert_eq!(kept(&[word.clone(), recognized(Entity::Email)]).len(), 2);
+        assert_eq!(kept(&[word.clone(), recognized(Entity::IpAddress)]), [Entity::IpAddress]);
+        assert_eq!(kept(&[number, (Entity::Passport, Source::Context, 0.75)]).len(), 2);
+        assert_eq!(kept(&[name(0.55)]), [Entity::GivenName]);
+    }
+}
