@@ -279,6 +279,38 @@ fn things_are_not_personal() {
 }
 
 #[test]
+fn a_bare_number_counts_beside_a_person_only() {
+    let detector = detector(DetectOptions::default());
+    let number = "Il codice della guarnizione rossa sarebbe 754131770.";
+    let letter = format!("{number} Scrivi a Giulia Ferrari.");
+    let detection = scan(&detector, &[number, &letter], &mut backend());
+    assert_eq!(shown(number, &detection.spans[0]), []);
+    let found = shown(&letter, &detection.spans[1]);
+    assert!(found.iter().any(|(value, _)| value == "754131770"), "{found:?}");
+}
+
+#[test]
+fn what_is_said_around_a_word_decides() {
+    let detector = detector(DetectOptions::default());
+    let cases: [(&str, &[(&str, &str)]); 6] = [
+        ("My name is Ann. I hit a grey Skoda Octavia.", &[("Ann", "GIVEN_NAME")]),
+        ("Ann says commit 3f9c2ab broke it.", &[("Ann", "GIVEN_NAME")]),
+        ("The bill goes to familjen Drake.", &[("Drake", "SURNAME")]),
+        (
+            "Please pay Anna Berg, sort code 20-35-12.",
+            &[("Anna", "GIVEN_NAME"), ("Berg", "SURNAME"), ("20-35-12", "ROUTING_NUMBER")],
+        ),
+        ("See the notes above. It works now.\n\nViele Grüße von uns\nTjark", &[("Tjark", "GIVEN_NAME")]),
+        ("Hon har somnat in, Helsingborg den 2 mars.", &[("Helsingborg", "CITY")]),
+    ];
+    let texts = cases.map(|(text, _)| text);
+    let detection = scan(&detector, &texts, &mut backend());
+    for ((text, expected), spans) in cases.iter().zip(&detection.spans) {
+        assert_eq!(shown(text, spans), pairs(expected), "{text}");
+    }
+}
+
+#[test]
 fn what_the_model_calls_an_address_has_the_form_of_one() {
     let detector = detector(DetectOptions::default());
     let text = "\u{202e}abc\u{202c} ann@example.org";

@@ -10,8 +10,8 @@ use super::words::Word;
 /// How far a part may stand from the next part of the same address, in code points.
 const NEAR: usize = 24;
 
-/// US states and their abbreviations; the model knows most full names, but leaves out abbreviations.
-const STATES: [(&str, &str); 51] = [
+/// US states and territories and their abbreviations; the model knows most full names, but leaves out abbreviations.
+const STATES: [(&str, &str); 59] = [
     ("AL", "Alabama"),
     ("AK", "Alaska"),
     ("AZ", "Arizona"),
@@ -63,6 +63,14 @@ const STATES: [(&str, &str); 51] = [
     ("WV", "West Virginia"),
     ("WI", "Wisconsin"),
     ("WY", "Wyoming"),
+    ("AS", "American Samoa"),
+    ("FM", "Federated States of Micronesia"),
+    ("GU", "Guam"),
+    ("MH", "Marshall Islands"),
+    ("MP", "Northern Mariana Islands"),
+    ("PR", "Puerto Rico"),
+    ("PW", "Palau"),
+    ("VI", "Virgin Islands"),
 ];
 
 /// Whether this is the abbreviation of a US state.

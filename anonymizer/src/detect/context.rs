@@ -347,6 +347,10 @@ fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
     let hash = inside.len() >= 32
         && inside.iter().all(|c| c.is_ascii_hexdigit() || *c == '-')
         && inside.iter().any(|c| c.is_ascii_lowercase());
+    // `3f9c2ab`, a commit.
+    let commit = (7..=40).contains(&inside.len())
+        && inside.iter().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
+        && inside.iter().any(|c| c.is_ascii_lowercase());
     // "129.90" and other decimal numbers.
     let text_digits = inside.iter().filter(|c| c.is_ascii_digit()).count();
     let decimal =
@@ -354,6 +358,7 @@ fn is_no_identifier(text: &[char], start: usize, end: usize) -> bool {
     let quad = inside.iter().collect::<String>().parse::<std::net::Ipv4Addr>().is_ok();
     quad || is_book(inside)
         || hash
+        || commit
         || decimal
         || is_uuid(inside)
         || is_vehicle(inside)

@@ -14,8 +14,8 @@ const ALONE: f32 = 1.25;
 /// Drops the doubtful spans of a text that has no sure one.
 ///
 /// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
-/// and places from a confidence of 0.7. Doubtful are numbers that only the model takes for identifiers, and names and
-/// places below 1.25 times `threshold`.
+/// and places from a confidence of 0.7. Doubtful are numbers that only the model takes for identifiers, and names,
+/// places and phone numbers below 1.25 times `threshold`.
 pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
     if !spans.iter().any(is_sure) {
         spans.retain(|span| !is_doubtful(span, threshold * ALONE));
@@ -32,7 +32,8 @@ fn is_sure(span: &Span) -> bool {
 }
 
 fn is_doubtful(span: &Span, limit: f32) -> bool {
-    let number = Entity::from_label(span.label.as_str()).is_some_and(is_number);
+    let number = Entity::from_label(span.label.as_str())
+        .is_some_and(|entity| is_number(entity) && entity != Entity::PhoneNumber);
     span.source == Source::Model && (number || span.score < limit)
 }
 
@@ -64,7 +65,10 @@ mod tests {
         let recognized = |entity| (entity, Source::Recognizer("r".into()), 1.0);
         assert_eq!(kept(&[word.clone(), recognized(Entity::Email)]).len(), 2);
         assert_eq!(kept(&[word.clone(), recognized(Entity::IpAddress)]), [Entity::IpAddress]);
-        assert_eq!(kept(&[number, (Entity::Passport, Source::Context, 0.75)]).len(), 2);
+        assert_eq!(kept(&[number.clone(), (Entity::Passport, Source::Context, 0.75)]).len(), 2);
         assert_eq!(kept(&[name(0.55)]), [Entity::GivenName]);
+        let phone = |score| (Entity::PhoneNumber, Source::Model, score);
+        assert_eq!(kept(&[phone(0.9), number.clone()]), [Entity::PhoneNumber]);
+        assert_eq!(kept(&[phone(0.4)]), []);
     }
 }

@@ -510,6 +510,11 @@ pub(super) const KEYWORDS: &[(&str, Meaning)] = &[
     ("compte n", Is(Entity::BankAccount)),
 ];
 
+/// Whether a word (lower case) is a keyword on its own.
+pub(super) fn is_keyword(word: &str) -> bool {
+    KEYWORDS.iter().any(|(own, _)| word == *own)
+}
+
 /// Words that may stand between a keyword and a value that is not personal.
 pub(super) const FILLERS: [&str; 31] = [
     "no", "nr", "num", "number", "numbers", "code", "codes", "id", "is", "was", "the", "s", "it", "with",

@@ -1,7 +1,9 @@
 //! How people are mentioned, and what only looks like it: greetings, a name that stands in full elsewhere, parts of
 //! programs, things named after somebody.
 
-use super::names::{adjoin, is_name, is_title, lower};
+use super::brands::is_firm;
+use super::common_words::{is_closing, is_named_thing, is_no_name};
+use super::names::{adjoin, is_capitalised, is_name, is_title, lower};
 use super::span::Entity;
 use super::words::Word;
 use std::collections::HashMap;
@@ -37,6 +39,8 @@ pub(super) fn refine(text: &[char], words: &mut [Word]) {
         }
     }
     greeted(text, words);
+    signed(text, words);
+    addressed(text, words);
     as_in_full(text, words);
 }
 
@@ -96,8 +100,132 @@ fn greeted(text: &[char], words: &mut [Word]) {
         }
         let Some(next) = words.get(i + 1) else { continue };
         let alone = text.get(next.end).is_none_or(|c| matches!(c, ',' | '!' | '\n' | '.' | '?'));
-        if begins && alone && adjoin(text, &words[i], next) && next.entity == Some(Entity::Surname) {
-            words[i + 1].entity = Some(Entity::GivenName);
+        if begins && alone && adjoin(text, &words[i], next) && is_name(next) {
+            let score = next.score.max(ANNOUNCED);
+            words[i + 1].set(Entity::GivenName, score);
+        }
+    }
+}
+
+/// Words of the longest line that closes a letter.
+const CLOSING_WORDS: usize = 5;
+
+/// Whether the line that ends at `end` closes a letter: "Grüße von der Küste".
+fn is_closing_line(text: &[char], end: usize) -> bool {
+    let start = text[..end].iter().rposition(|c| *c == '\n').map_or(0, |at| at + 1);
+    let line: String = text[start..end].iter().flat_map(|c| c.to_lowercase()).collect();
+    let mut words = line.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    words.clone().count() <= CLOSING_WORDS && words.any(is_closing)
+}
+
+/// Probability of being a name from which what stands below a closing line is one.
+const SIGNED: f32 = 0.01;
+
+/// "Grüße von der Küste", and below it who signs: by the given name where nothing follows, and surely.
+fn signed(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        let line = text[..words[i].start].iter().rposition(|c| !c.is_whitespace()).map_or(0, |at| at + 1);
+        let below = text[line..words[i].start].contains(&'\n') && is_closing_line(text, line);
+        let likely = is_name(&words[i])
+            || words[i].probability(Entity::GivenName) + words[i].probability(Entity::Surname) >= SIGNED;
+        if !below || !likely || !is_capitalised(text, &words[i]) {
+            continue;
+        }
+        let full = words.get(i + 1).is_some_and(|next| is_name(next) && adjoin(text, &words[i], next));
+        let last = text.get(words[i].end).is_none_or(|c| matches!(c, '\n' | '\r'))
+            || words.get(i + 1).is_some_and(|next| AND.contains(&lower(text, next).as_str()));
+        if full || last {
+            let score = words[i].score.max(ANNOUNCED);
+            words[i].set(Entity::GivenName, score);
+        }
+    }
+}
+
+/// "and", between two who sign.
+const AND: [&str; 9] = ["and", "&", "und", "et", "y", "e", "en", "och", "i"];
+/// Confidence in a name that the form of a letter announces.
+const ANNOUNCED: f32 = 0.7;
+
+/// What stands between the parties of a case.
+const OPPOSED: [&str; 6] = [" v ", " v. ", " vs ", " vs. ", " ./. ", " c/ "];
+
+/// `Hale v. Osei`: the parties of a case are called by their surnames.
+pub(super) fn opposed(text: &[char], words: &mut [Word]) {
+    for i in 0..words.len() {
+        let Some(&versus) =
+            OPPOSED.iter().find(|form| text[words[i].end..].starts_with(&form.chars().collect::<Vec<_>>()))
+        else {
+            continue;
+        };
+        let behind = words[i].end + versus.chars().count();
+        let Some(j) = (i + 1..words.len().min(i + 5)).find(|&j| words[j].start == behind) else { continue };
+        let alone = |k: usize, beside: Option<usize>| {
+            is_name(&words[k]) && !beside.and_then(|k| words.get(k)).is_some_and(is_name)
+        };
+        if alone(i, i.checked_sub(1)) && alone(j, Some(j + 1)) {
+            words[i].entity = Some(Entity::Surname);
+            words[j].entity = Some(Entity::Surname);
+        }
+    }
+}
+
+/// Words of a mailbox's name that are nobody's.
+const MAILBOXES: [&str; 14] = [
+    "team",
+    "support",
+    "info",
+    "sales",
+    "service",
+    "customer",
+    "newsletter",
+    "notifications",
+    "no",
+    "reply",
+    "helpdesk",
+    "office",
+    "billing",
+    "account",
+];
+/// Probability of being personal from which one of two words in front of an e-mail address makes both a name, unless the
+/// address holds one.
+const ADDRESSED: f32 = 0.02;
+
+/// `Ada Obi <a.obi@example.org>`: two or three capitalised words in front of an e-mail address are a name.
+fn addressed(text: &[char], words: &mut [Word]) {
+    for i in 2..words.len() {
+        let opens = text[words[i].start] == '<' && text[words[i - 1].end..words[i].start] == [' '];
+        let mailbox = || text[words[i].start + 1..].iter().take_while(|c| !c.is_whitespace() && **c != '>');
+        if !opens || !mailbox().any(|c| *c == '@') {
+            continue;
+        }
+        let part = |word: &Word| {
+            let own = lower(text, word);
+            let letters =
+                text[word.start..word.end].iter().all(|c| c.is_alphabetic() || matches!(c, '-' | '\''));
+            let nobody = is_no_name(&own) || is_firm(&own) || is_named_thing(&own);
+            letters && text[word.start].is_uppercase() && !nobody && !MAILBOXES.contains(&own.as_str())
+        };
+        let mut first = i - 1;
+        while first > 0
+            && i - first < 3
+            && part(&words[first - 1])
+            && adjoin(text, &words[first - 1], &words[first])
+        {
+            first -= 1;
+        }
+        let local: String = mailbox().take_while(|c| **c != '@').flat_map(|c| c.to_lowercase()).collect();
+        let likely = words[first..i].iter().any(|word| {
+            let own = lower(text, word);
+            word.personal() >= ADDRESSED || own.len() >= 3 && local.contains(&own)
+        });
+        if first == i - 1 || !part(&words[i - 1]) || !likely {
+            continue;
+        }
+        for (at, word) in words[first..i].iter_mut().enumerate() {
+            if !is_name(word) || word.score < UNSURE {
+                let entity = if first + at + 1 == i { Entity::Surname } else { Entity::GivenName };
+                word.set(entity, word.probability(entity).max(SURE));
+            }
         }
     }
 }
@@ -167,6 +295,7 @@ mod tests {
             }
         }
         refine(&chars, &mut words);
+        opposed(&chars, &mut words);
         let shown = |word: &Word| word.entity.map(|entity| format!("{}={}", entity.as_str(), value(word)));
         words.iter().filter_map(shown).collect::<Vec<_>>().join(" ")
     }
@@ -175,6 +304,38 @@ mod tests {
     fn a_greeting_is_followed_by_a_given_name() {
         let marked = [("Hiya", Entity::GivenName), ("Stacey", Entity::Surname)];
         assert_eq!(refined("Hiya Stacey, thanks", &marked, 0.9), "GIVEN_NAME=Stacey");
+    }
+
+    #[test]
+    fn who_signs_is_called_by_the_given_name() {
+        let of = |text| refined(text, &[("Tjark", Entity::Surname), ("Onno", Entity::City)], 0.3);
+        assert_eq!(of("Viele Grüße von uns\nTjark"), "GIVEN_NAME=Tjark");
+        assert_eq!(of("Viele Grüße von uns\n\nTjark und Onno"), "GIVEN_NAME=Tjark CITY=Onno");
+        assert_eq!(of("Wir sehen uns dort wieder\nTjark"), "SURNAME=Tjark");
+        assert_eq!(of("Viele Grüße von uns\nTjark, Kiel"), "SURNAME=Tjark");
+    }
+
+    #[test]
+    fn parties_are_surnames() {
+        let marked = [("Hale", Entity::GivenName), ("Osei", Entity::GivenName)];
+        for versus in ["v.", "v", "./.", "vs"] {
+            assert_eq!(
+                refined(&format!("in Hale {versus} Osei today"), &marked, 0.9),
+                "SURNAME=Hale SURNAME=Osei"
+            );
+        }
+        assert_eq!(refined("in Hale and Osei today", &marked, 0.9), "GIVEN_NAME=Hale GIVEN_NAME=Osei");
+    }
+
+    #[test]
+    fn what_stands_in_front_of_an_address_is_a_name() {
+        let of = |text| refined(text, &[], 0.9);
+        assert_eq!(of("by Bogumi Starzyk <bstarzyk@a.example> now"), "GIVEN_NAME=Bogumi SURNAME=Starzyk");
+        assert_eq!(of("by Bogumi Starzyk <other@a.example> now"), "");
+        assert_eq!(of("from Acme Support <acme@a.example> now"), "");
+        assert_eq!(of("see Starzyk <bstarzyk@a.example> now"), "");
+        let marked = [("Ewa", Entity::Surname), ("Lis", Entity::Surname)];
+        assert_eq!(refined("to Ewa Lis <lis@a.example>", &marked, 0.3), "GIVEN_NAME=Ewa SURNAME=Lis");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Names: what the words around a word and the rest of the text say about it.
 
-use super::brands::is_maker;
-use super::common_words::{is_closing, is_cue, is_firm, is_named_thing, is_no_name, is_partner};
+use super::brands::{is_firm, is_maker, is_partner};
+use super::common_words::{is_closing, is_cue, is_named_thing, is_no_name};
+use super::keywords::is_keyword;
 use super::mentions;
 use super::span::{Entity, Span};
 use super::words::Word;
@@ -131,12 +132,17 @@ pub(super) fn refine(text: &[char], words: &mut [Word], fixed: &[Span]) {
     particles(text, words);
     mentions::refine(text, words);
     repeated(text, words, fixed);
+    mentions::opposed(text, words);
     manifests(text, words);
     speakers(text, words);
 }
 
 pub(super) fn is_name(word: &Word) -> bool {
     matches!(word.entity, Some(Entity::GivenName | Entity::Surname))
+}
+
+fn is_place(word: &Word) -> bool {
+    matches!(word.entity, Some(Entity::City | Entity::State | Entity::StreetName))
 }
 
 pub(super) fn lower(text: &[char], word: &Word) -> String {
@@ -162,7 +168,7 @@ fn cued(text: &[char], words: &mut [Word]) {
             let gap = text.get(words[cue].end..words[i].start).unwrap_or_default();
             let word = lower(text, &words[cue]);
             let likely = given + surname >= CUED;
-            let signed = is_closing(&word) && gap.contains(&'\n') && is_capitalised(text, &words[i]);
+            let signed = gap.contains(&'\n') && is_capitalised(text, &words[i]) && is_closing(&word);
             let listed = words[cue].entity == Some(Entity::Surname) && gap == [',', ' '];
             (gap.len() <= 3 && (signed || likely && is_cue(&word))) || (likely && listed)
         });
@@ -291,8 +297,6 @@ fn speakers(text: &[char], words: &mut [Word]) {
 
 /// Brands, companies, theorems, hashtags and the like are no names.
 fn common(text: &[char], words: &mut [Word]) {
-    let is_place =
-        |word: &Word| matches!(word.entity, Some(Entity::City | Entity::State | Entity::StreetName));
     for i in 0..words.len() {
         if !is_name(&words[i]) && !is_place(&words[i]) {
             continue;
@@ -300,15 +304,20 @@ fn common(text: &[char], words: &mut [Word]) {
         let own = lower(text, &words[i]);
         let own = own.trim_end_matches("'s").trim_end_matches("’s");
         let hashtag = words[i].start > 0 && text[words[i].start - 1] == '#';
-        let beside =
-            |j: usize| words.get(j).is_some_and(|word| is_name(word) && !is_no_name(&lower(text, word)));
+        let beside = |j: usize| {
+            words.get(j).is_some_and(|word| {
+                is_name(word) && is_capitalised(text, word) && !is_no_name(&lower(text, word))
+            })
+        };
+        // What stands behind a maker of vehicles is the vehicle.
         let in_name = (i > 0 && beside(i - 1) && adjoin(text, &words[i - 1], &words[i]))
-            || (i + 1 < words.len() && beside(i + 1) && adjoin(text, &words[i], &words[i + 1]));
+            || (!is_maker(own) && beside(i + 1) && adjoin(text, &words[i], &words[i + 1]));
         let vehicle =
             i > 0 && adjoin(text, &words[i - 1], &words[i]) && is_maker(&lower(text, &words[i - 1]));
         if hashtag
             || vehicle
             || is_coined(text, &words[i])
+            || is_numbers_name(text, &words[i])
             || is_named_thing(own) && is_name(&words[i])
             || (is_no_name(own) && !(in_name && is_capitalised(text, &words[i])))
         {
@@ -343,6 +352,12 @@ fn common(text: &[char], words: &mut [Word]) {
             words[i..=last].iter_mut().for_each(Word::clear);
         }
     }
+}
+
+/// Whether an unsure word of capitals is what a number is called: `NHS`, `IBAN`.
+fn is_numbers_name(text: &[char], word: &Word) -> bool {
+    let shouted = text[word.start..word.end].iter().all(|c| c.is_uppercase());
+    shouted && word.score < SURE_PLACE && is_keyword(&lower(text, word))
 }
 
 /// What names may begin with in front of another capital.
