@@ -1,6 +1,7 @@
 //! Addresses: their parts stand together, and some of them have a fixed form.
 
 use super::decode::Found;
+use super::names::ANNOUNCED;
 use super::postal;
 use super::postcodes::is_postcode;
 use super::regions;
@@ -342,7 +343,7 @@ fn states(text: &[char], words: &mut [Word]) {
             && words[i - 1].probability(Entity::City) >= 0.1
             && STATES.iter().any(|(short, _)| inside == *short);
         if confirms {
-            words[i - 1].set(Entity::City, 0.5);
+            words[i - 1].set(Entity::City, ANNOUNCED);
         }
         let behind_city = behind_city || confirms;
         let before_zip = (i + 1..words.len()).find(|&j| words[j].entity.is_some()).is_some_and(|j| {

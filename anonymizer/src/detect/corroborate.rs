@@ -7,15 +7,15 @@ use super::decode::is_number;
 use super::span::{Entity, Source, Span};
 
 /// Confidence in a name or place from which a text speaks of somebody.
-const SURE: f32 = 0.7;
+const SURE: f32 = 0.8;
 /// What the threshold is multiplied by for a name or place that nothing else speaks for.
-const ALONE: f32 = 1.25;
+const ALONE: f32 = 1.5;
 
 /// Drops the doubtful spans of a text that has no sure one.
 ///
 /// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
-/// and places from a confidence of 0.7. Doubtful are numbers that only the model takes for identifiers, and names,
-/// places and phone numbers below 1.25 times `threshold`.
+/// and places from a confidence of 0.8. Doubtful are numbers that only the model takes for identifiers, and names,
+/// places but for states, and phone numbers below 1.5 times `threshold`.
 pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
     if !spans.iter().any(is_sure) {
         spans.retain(|span| !is_doubtful(span, threshold * ALONE));
@@ -32,9 +32,11 @@ fn is_sure(span: &Span) -> bool {
 }
 
 fn is_doubtful(span: &Span, limit: f32) -> bool {
-    let number = Entity::from_label(span.label.as_str())
-        .is_some_and(|entity| is_number(entity) && entity != Entity::PhoneNumber);
-    span.source == Source::Model && (number || span.score < limit)
+    let entity = Entity::from_label(span.label.as_str());
+    let number = entity.is_some_and(|entity| is_number(entity) && entity != Entity::PhoneNumber);
+    // There are few states, and their names are hardly anything else.
+    let certain = entity == Some(Entity::State);
+    span.source == Source::Model && !certain && (number || span.score < limit)
 }
 
 #[cfg(test)]
@@ -60,15 +62,15 @@ mod tests {
         let word = (Entity::City, Source::Model, 0.3);
         let name = |score| (Entity::GivenName, Source::Model, score);
         assert_eq!(kept(&[number.clone(), word.clone()]), []);
-        assert_eq!(kept(&[number.clone(), name(0.6)]), [Entity::GivenName]);
-        assert_eq!(kept(&[number.clone(), word.clone(), name(0.8)]).len(), 3);
+        assert_eq!(kept(&[number.clone(), name(0.7)]), [Entity::GivenName]);
+        assert_eq!(kept(&[number.clone(), word.clone(), name(0.85)]).len(), 3);
         let recognized = |entity| (entity, Source::Recognizer("r".into()), 1.0);
         assert_eq!(kept(&[word.clone(), recognized(Entity::Email)]).len(), 2);
         assert_eq!(kept(&[word.clone(), recognized(Entity::IpAddress)]), [Entity::IpAddress]);
         assert_eq!(kept(&[number.clone(), (Entity::Passport, Source::Context, 0.75)]).len(), 2);
-        assert_eq!(kept(&[name(0.55)]), [Entity::GivenName]);
+        assert_eq!(kept(&[name(0.65)]), [Entity::GivenName]);
         let phone = |score| (Entity::PhoneNumber, Source::Model, score);
         assert_eq!(kept(&[phone(0.9), number.clone()]), [Entity::PhoneNumber]);
-        assert_eq!(kept(&[phone(0.4)]), []);
+        assert_eq!(kept(&[phone(0.4), (Entity::State, Source::Model, 0.3)]), [Entity::State]);
     }
 }

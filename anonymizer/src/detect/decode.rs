@@ -99,16 +99,18 @@ fn merge(text: &[char], words: &[Word]) -> Vec<Found> {
     let mut found: Vec<(Found, usize)> = Vec::new();
     for word in words {
         let Some(entity) = word.entity else { continue };
+        // Whether a word is personal matters more than of which type it is.
+        let score = word.score.max(word.personal());
         if let Some((last, count)) = found.last_mut()
             && last.entity == entity
             && continues(text, entity, &text[last.end..word.start], word)
         {
-            last.score = (last.score * *count as f32 + word.score) / (*count + 1) as f32;
+            last.score = (last.score * *count as f32 + score) / (*count + 1) as f32;
             last.end = word.end;
             *count += 1;
             continue;
         }
-        let (start, end, score) = (word.start, word.end, word.score);
+        let (start, end) = (word.start, word.end);
         found.push((Found { start, end, entity, score, source: Source::Model }, 1));
     }
     found.into_iter().map(|(found, _)| found).collect()

@@ -3,7 +3,7 @@
 
 use super::brands::is_firm;
 use super::common_words::{is_closing, is_named_thing, is_no_name};
-use super::names::{adjoin, is_capitalised, is_name, is_title, lower};
+use super::names::{ANNOUNCED, adjoin, is_capitalised, is_name, is_title, lower};
 use super::span::Entity;
 use super::words::Word;
 use std::collections::HashMap;
@@ -143,8 +143,6 @@ fn signed(text: &[char], words: &mut [Word]) {
 
 /// "and", between two who sign.
 const AND: [&str; 9] = ["and", "&", "und", "et", "y", "e", "en", "och", "i"];
-/// Confidence in a name that the form of a letter announces.
-const ANNOUNCED: f32 = 0.7;
 
 /// What stands between the parties of a case.
 const OPPOSED: [&str; 6] = [" v ", " v. ", " vs ", " vs. ", " ./. ", " c/ "];
@@ -224,7 +222,7 @@ fn addressed(text: &[char], words: &mut [Word]) {
         for (at, word) in words[first..i].iter_mut().enumerate() {
             if !is_name(word) || word.score < UNSURE {
                 let entity = if first + at + 1 == i { Entity::Surname } else { Entity::GivenName };
-                word.set(entity, word.probability(entity).max(SURE));
+                word.set(entity, word.probability(entity).max(ANNOUNCED));
             }
         }
     }

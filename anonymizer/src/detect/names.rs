@@ -26,6 +26,9 @@ const SURE_GIVEN: f32 = 0.3;
 /// Confidence from which a place behind a given name stays one.
 const SURE_PLACE: f32 = 0.75;
 
+/// Confidence in a name or place that the form of the text announces: enough to count alone.
+pub(super) const ANNOUNCED: f32 = 0.65;
+
 /// Words in the middle of a name that are not capitalised.
 const PARTICLES: [&str; 18] = [
     "de", "del", "della", "der", "den", "di", "da", "dos", "du", "la", "le", "van", "von", "ten", "al",
@@ -204,7 +207,7 @@ fn marked(text: &[char], words: &mut [Word]) {
         let owned = NOTES.iter().any(|note| text[..word.start].ends_with(note));
         let name = text[word.start..word.end].iter().all(|c| c.is_alphabetic()) && word.end - word.start >= 3;
         if owned && name && text.get(word.end) == Some(&')') && word.personal() >= SIGNED {
-            word.set(Entity::GivenName, 0.5);
+            word.set(Entity::GivenName, ANNOUNCED);
         }
     }
 }
@@ -253,7 +256,7 @@ fn manifests(text: &[char], words: &mut [Word]) {
             .iter()
             .any(|word| line.contains(&word.chars().rev().collect::<String>()));
         if addressed || announced {
-            let score = |word: &Word| word.personal().max(0.5);
+            let score = |word: &Word| word.personal().max(ANNOUNCED);
             let (first, second) = (score(&words[i - 1]), score(&words[i + 1]));
             words[i - 1].set(Entity::Surname, first);
             words[i + 1].set(Entity::GivenName, second);
@@ -290,7 +293,7 @@ fn speakers(text: &[char], words: &mut [Word]) {
         if speaks
             && !matches!(word.entity, Some(Entity::GivenName | Entity::Surname) if word.score >= REPEATED)
         {
-            word.set(Entity::GivenName, word.probability(Entity::GivenName).max(0.5));
+            word.set(Entity::GivenName, word.probability(Entity::GivenName).max(ANNOUNCED));
         }
     }
 }
@@ -422,7 +425,7 @@ fn titles(text: &[char], words: &mut [Word]) {
         let full = rest.get(1).is_some_and(|next| is_name(next) && adjoin(text, &rest[0], next));
         let word = &mut rest[0];
         if !full && matches!(word.entity, None | Some(Entity::GivenName | Entity::City)) {
-            let score = word.personal().max(0.5);
+            let score = word.personal().max(ANNOUNCED);
             word.set(Entity::Surname, score);
         }
     }

@@ -3,6 +3,7 @@
 //! The model knows these forms, but its confidence hangs on whether it knows the names in them; the form does not.
 
 use super::address::{is_capitalised, is_gap, is_house_number, is_state, lower};
+use super::names::ANNOUNCED;
 use super::postcodes::is_postcode;
 use super::span::Entity;
 use super::words::Word;
@@ -278,7 +279,7 @@ const SUSPECTED: f32 = 0.05;
 /// Words of the longest name of a street or town.
 const LONGEST: usize = 6;
 /// Confidence in what only the form says.
-const SCORE: f32 = 0.6;
+const SCORE: f32 = ANNOUNCED;
 
 /// Labels the parts of addresses that have such a form.
 pub(super) fn refine(text: &[char], words: &mut [Word]) {
