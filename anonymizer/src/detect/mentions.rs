@@ -150,12 +150,9 @@ const OPPOSED: [&str; 6] = [" v ", " v. ", " vs ", " vs. ", " ./. ", " c/ "];
 /// `Hale v. Osei`: the parties of a case are called by their surnames.
 pub(super) fn opposed(text: &[char], words: &mut [Word]) {
     for i in 0..words.len() {
-        let Some(&versus) =
-            OPPOSED.iter().find(|form| text[words[i].end..].starts_with(&form.chars().collect::<Vec<_>>()))
-        else {
-            continue;
-        };
-        let behind = words[i].end + versus.chars().count();
+        let follows = |form: &&&str| form.chars().eq(text[words[i].end..].iter().copied().take(form.len()));
+        let Some(versus) = OPPOSED.iter().find(follows) else { continue };
+        let behind = words[i].end + versus.len();
         let Some(j) = (i + 1..words.len().min(i + 5)).find(|&j| words[j].start == behind) else { continue };
         let alone = |k: usize, beside: Option<usize>| {
             is_name(&words[k]) && !beside.and_then(|k| words.get(k)).is_some_and(is_name)
@@ -191,7 +188,7 @@ const ADDRESSED: f32 = 0.02;
 /// `Ada Obi <a.obi@example.org>`: two or three capitalised words in front of an e-mail address are a name.
 fn addressed(text: &[char], words: &mut [Word]) {
     for i in 2..words.len() {
-        let opens = text[words[i].start] == '<' && text[words[i - 1].end..words[i].start] == [' '];
+        let opens = text[words[i].start] == '<' && adjoin(text, &words[i - 1], &words[i]);
         let mailbox = || text[words[i].start + 1..].iter().take_while(|c| !c.is_whitespace() && **c != '>');
         if !opens || !mailbox().any(|c| *c == '@') {
             continue;

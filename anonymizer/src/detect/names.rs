@@ -35,7 +35,7 @@ const PARTICLES: [&str; 18] = [
     "bin", "ibn", "y",
 ];
 
-/// Titles that stand in front of a surname, or of a full name, and what else announces a surname: families, names at birth.
+/// Titles that stand in front of a surname, or of a full name, and what else announces a surname: a family, a birth.
 const TITLES: &[&str] = &[
     "doctor",
     "mr",
@@ -171,7 +171,7 @@ fn cued(text: &[char], words: &mut [Word]) {
             let gap = text.get(words[cue].end..words[i].start).unwrap_or_default();
             let word = lower(text, &words[cue]);
             let likely = given + surname >= CUED;
-            let signed = gap.contains(&'\n') && is_capitalised(text, &words[i]) && is_closing(&word);
+            let signed = is_closing(&word) && gap.contains(&'\n') && is_capitalised(text, &words[i]);
             let listed = words[cue].entity == Some(Entity::Surname) && gap == [',', ' '];
             (gap.len() <= 3 && (signed || likely && is_cue(&word))) || (likely && listed)
         });
