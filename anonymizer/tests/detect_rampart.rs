@@ -287,6 +287,9 @@ fn a_bare_number_counts_beside_a_person_only() {
     assert_eq!(shown(number, &detection.spans[0]), []);
     let found = shown(&letter, &detection.spans[1]);
     assert!(found.iter().any(|(value, _)| value == "754131770"), "{found:?}");
+    let part = self::detector(DetectOptions { alone: true, ..DetectOptions::default() });
+    let found = shown(number, &scan(&part, &[number], &mut backend()).spans[0]);
+    assert!(found.iter().any(|(value, _)| value == "754131770"), "{found:?}");
 }
 
 #[test]

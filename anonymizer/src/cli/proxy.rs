@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::args::{DetectionArgs, ProxyArgs};
 use super::{config, model_options, write_out};
+use crate::detect::DetectOptions;
 use crate::error::{Error, Result};
 use crate::model::ModelDetector;
 use crate::proxy::worker::Worker;
@@ -48,7 +49,9 @@ pub(super) fn worker(args: &DetectionArgs) -> Result<Worker> {
     let quiet = args.quiet;
     let own = Arc::clone(&rules);
     Worker::start(rules, move || {
-        let detector = ModelDetector::open(&model, config.detect_options(), &Bars::new(quiet))?;
+        // A number in a field of its own is no less personal for that.
+        let detect = DetectOptions { alone: true, ..config.detect_options() };
+        let detector = ModelDetector::open(&model, detect, &Bars::new(quiet))?;
         Ok(Scanner::new(own, Box::new(detector)))
     })
 }

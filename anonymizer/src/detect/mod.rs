@@ -54,11 +54,21 @@ pub struct DetectOptions {
     pub canary: bool,
     /// Labels that are not reported.
     pub disabled: BTreeSet<Label>,
+    /// Whether bare numbers and rare words count also in a text where nothing else is surely personal: for texts that are
+    /// parts of something, as the messages and fields of a request are.
+    pub alone: bool,
 }
 
 impl Default for DetectOptions {
     fn default() -> Self {
-        Self { threshold: 0.4, pass_tokens: 256, overlap: 32, canary: true, disabled: BTreeSet::new() }
+        Self {
+            threshold: 0.4,
+            pass_tokens: 256,
+            overlap: 32,
+            canary: true,
+            disabled: BTreeSet::new(),
+            alone: false,
+        }
     }
 }
 
@@ -326,7 +336,9 @@ impl Detector {
         recognized: &[Span],
     ) -> Vec<Span> {
         let mut spans = overlap::resolve(self.decoded(text, probabilities, recognized));
-        corroborate::retain(&mut spans, self.options.threshold);
+        if !self.options.alone {
+            corroborate::retain(&mut spans, self.options.threshold);
+        }
         spans.retain(|span| !self.options.disabled.contains(&span.label));
         spans
     }
