@@ -1,13 +1,13 @@
 //! Where a token's bytes and a process's memory go: by layer and by part, computed from shapes and held against what
 //! was counted.
 
-use fhe_layers::Instance;
-use models::split::ClientPart;
-use models::split::plan::SplitPlan;
-use models::weights::WeightSource as _;
-use runtime::client::accounting::Totals;
+use fhe_layers::{Instance, WireForm};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sotto_client::accounting::Totals;
+use sotto_models::formats::WeightSource as _;
+use sotto_models::split::ClientPart;
+use sotto_models::split::plan::SplitPlan;
 
 use crate::check::Checks;
 
@@ -18,17 +18,22 @@ pub struct LayerBytes {
     pub layer: String,
     /// How many such rounds a pass has.
     pub rounds: usize,
-    /// Bodies: 5 bytes per input.
+    /// Bodies: bytes of the form's words, packed.
     pub up: usize,
-    /// Replies: 4 bytes per output.
+    /// Replies: the same.
     pub down: usize,
-    /// Masks: 8 bytes per output.
+    /// Masks that travel for every batch, per token; the padding of the last block left out.
     pub ahead: usize,
 }
 
 /// The bytes of a pass of one token, by kind of round in the plan's order.
 #[must_use]
-pub fn bytes_by_layer(plan: &SplitPlan) -> Vec<LayerBytes> {
+pub fn bytes_by_layer(plan: &SplitPlan, form: WireForm) -> Vec<LayerBytes> {
+    let ahead_bits = match form {
+        WireForm::Full => 64,
+        WireForm::Lean(_) => 0,
+        WireForm::Stateless(_) => fhe_layers::form::SENT_BITS as usize,
+    };
     let mut layers: Vec<LayerBytes> = Vec::new();
     for round in &plan.rounds {
         let numbered = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -42,9 +47,9 @@ pub fn bytes_by_layer(plan: &SplitPlan) -> Vec<LayerBytes> {
         });
         let layer = &mut layers[at];
         layer.rounds += 1;
-        layer.up += 5 * round.d_in;
-        layer.down += 4 * round.rows();
-        layer.ahead += 8 * round.rows();
+        layer.up += form.body_bytes(round.d_in);
+        layer.down += form.reply_bytes(round.rows());
+        layer.ahead += round.rows() * ahead_bits / 8;
     }
     layers
 }
@@ -81,11 +86,12 @@ pub fn client_memory(part: &ClientPart, instance: &Instance, batches: usize, pea
     let names = part.local.names();
     let shapes = names.iter().filter_map(|name| part.local.shape(name));
     let local: usize = shapes.map(|shape| shape.iter().product::<usize>() * size_of::<f32>()).sum();
-    let head = part.config.tied_head().map_or(0, |(rows, width)| rows * width.next_multiple_of(32) / 32 * 36);
+    let head = part.embedding.bytes();
     let (layout, params) = (instance.layout(), instance.params());
     let masks = layout.total_polys() * params.n() * size_of::<u64>();
-    let words = layout.total_polys() * params.phi() + layout.total_rows();
-    let slots = batches * params.tau() * words * size_of::<u64>();
+    let pads = layout.total_polys() * params.phi() * size_of::<u64>();
+    let corrections = layout.total_rows() * size_of::<u32>();
+    let slots = batches * params.tau() * (pads + corrections);
     let known = local + head + masks + slots;
     json!({
         "embeddings_norms_biases": local,
@@ -112,7 +118,7 @@ pub fn server_memory(plan: &SplitPlan, instance: &Instance, peak: Option<u64>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use models::split::plan::{PlanKind, PlanRound};
+    use sotto_models::split::plan::{PlanKind, PlanRound};
 
     fn plan() -> SplitPlan {
         let round =
@@ -129,15 +135,18 @@ mod tests {
 
     #[test]
     fn rounds_of_a_kind_are_one_line() {
-        let layers = bytes_by_layer(&plan());
+        let layers = bytes_by_layer(&plan(), WireForm::Full);
         let names: Vec<_> = layers.iter().map(|layer| (layer.layer.as_str(), layer.rounds)).collect();
         assert_eq!(names, [("qkv", 2), ("down", 1), ("output", 1), ("head", 1)]);
         assert_eq!((layers[0].up, layers[0].down, layers[0].ahead), (100, 48, 96));
+        let lean = bytes_by_layer(&plan(), WireForm::Lean(fhe_layers::Widths::DEFAULT));
+        // Two frames of 10 words of 30 bits and 6 of 20 bits, each rounded up to bytes.
+        assert_eq!((lean[0].up, lean[0].down, lean[0].ahead), (76, 30, 0));
     }
 
     #[test]
     fn bytes_that_no_layer_accounts_for_fail_the_run() {
-        let layers = bytes_by_layer(&plan());
+        let layers = bytes_by_layer(&plan(), WireForm::Full);
         let mut spent = Totals::default();
         (spent.bytes.up, spent.bytes.down, spent.bytes.ahead) = (53 * 5 * 3, 120 * 4 * 3, 120 * 8 * 4);
         let mut checks = Checks::new();

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use anonymizer::config::Config;
 use anonymizer::detect::DetectOptions;
 use anonymizer::eval::parse_gold;
-use anonymizer::model::{BackendChoice, ModelDetector, ModelOptions, local};
+use anonymizer::model::{BackendChoice, MODEL, ModelDetector, ModelOptions, local};
 use anonymizer::scan::{Rules, TextDetector};
 use anyhow::Context;
-use models::linear::run_pass;
-use models::split::{ClientPart, ServerPart};
-use runtime::fetch::{Cache, NoProgress};
 use serde_json::{Value, json};
+use sotto_models::linear::run_pass;
+use sotto_models::split::{ClientPart, ServerPart};
+use sotto_storage::{Cache, NoProgress};
 
 use crate::check::Checks;
 
@@ -30,12 +30,18 @@ const PASS: usize = 200;
 /// Longest wait for the server to be ready.
 const READY: Duration = Duration::from_secs(300);
 
+/// The detector to measure: that of the command line's environment variable, or the default.
+fn detector() -> String {
+    std::env::var("SOTTO_ANONYMIZE_DETECTOR").unwrap_or_else(|_| MODEL.to_owned())
+}
+
 /// Scans one short document on a server, as a program that has just started.
 ///
 /// # Errors
 /// If the server cannot be reached.
 pub fn short_document(connect: &str) -> anyhow::Result<()> {
-    let options = ModelOptions { server: Some(connect.to_owned()), ..ModelOptions::default() };
+    let options =
+        ModelOptions { server: Some(connect.to_owned()), detector: detector(), ..ModelOptions::default() };
     let mut detector = ModelDetector::open(&options, DetectOptions::default(), &NoProgress)?;
     let detection = detector.detect(&[SHORT], &[Vec::new()])?;
     anyhow::ensure!(!detection.spans[0].is_empty(), "nothing was found");
@@ -50,7 +56,7 @@ pub fn measure(gold: &Path, tau: usize, checks: &mut Checks) -> anyhow::Result<V
     let documents = parse_gold(&std::fs::read_to_string(gold).context("the labelled documents")?)?;
     let step = (documents.len() / DOCUMENTS).max(1);
     let texts: Vec<&str> = documents.iter().step_by(step).take(DOCUMENTS).map(|d| d.text.as_str()).collect();
-    let options = |backend| ModelOptions { backend, tau, ..ModelOptions::default() };
+    let options = |backend| ModelOptions { backend, tau, detector: detector(), ..ModelOptions::default() };
     let mut encrypted =
         ModelDetector::open(&options(BackendChoice::Encrypted), DetectOptions::default(), &NoProgress)?;
     let mut sweeps = Vec::new();
@@ -108,7 +114,7 @@ fn sweep(detector: &mut ModelDetector, texts: &[&str]) -> anyhow::Result<Sweep> 
 /// What the layer's formats need per token: 5 bytes per input, 4 per output, and of a batch of masks 8 per row of its
 /// blocks and 42 KB of keys.
 fn budget_bytes(tau: usize) -> anyhow::Result<f64> {
-    let local = local(tau, &Cache::from_env()?, &NoProgress)?;
+    let local = local(&detector(), tau, &Cache::from_env()?, &NoProgress)?;
     let server = ServerPart::open(local.server_directory())?;
     let rounds = &server.plan().rounds;
     let inputs: usize = rounds.iter().map(|round| round.d_in).sum();
@@ -127,14 +133,17 @@ fn label_equality(
     dense: &ModelOptions,
     texts: &[&str],
 ) -> anyhow::Result<Equality> {
-    let local = local(dense.tau, &Cache::from_env()?, &NoProgress)?;
+    let local = local(&detector(), dense.tau, &Cache::from_env()?, &NoProgress)?;
     let part = ClientPart::load(local.client_directory())?.part;
     let encoder = part.encoder()?;
     let mut clear = ModelDetector::open(dense, DetectOptions::default(), &NoProgress)?;
     let (mut same, mut tokens) = (0, 0);
     for text in texts {
-        let encoding =
-            part.tokenizer.inner().encode(*text, true).map_err(|error| anyhow::anyhow!(error.to_string()))?;
+        let encoding = part
+            .tokenizer
+            .text_tokenizer()
+            .encode(*text, true)
+            .map_err(|error| anyhow::anyhow!(error.to_string()))?;
         for ids in encoding.get_ids().chunks(PASS) {
             let labels = |detector: &mut ModelDetector| -> anyhow::Result<Vec<u32>> {
                 let (_, backend) = detector.parts_mut();
@@ -172,11 +181,19 @@ impl Drop for Server {
 /// Time of a client from its start to the labels of a short document, the server running: with the client part to
 /// download, and without.
 fn first_document(tau: usize) -> anyhow::Result<First> {
-    let local = local(tau, &Cache::from_env()?, &NoProgress)?;
+    let local = local(&detector(), tau, &Cache::from_env()?, &NoProgress)?;
     let own = std::env::current_exe()?;
     let ready = std::env::temp_dir().join(format!("anonymize-bench-{}", std::process::id()));
     let child = Command::new(&own)
-        .args(["serve", "--listen", "127.0.0.1:0", "--ephemeral-credential", "--exit-with-parent", "--split"])
+        .args([
+            "serve",
+            "--print-credential",
+            "--listen",
+            "127.0.0.1:0",
+            "--ephemeral-credential",
+            "--exit-with-parent",
+            "--split",
+        ])
         .arg(&local.directory)
         .arg("--ready-file")
         .arg(&ready)

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use models::generate::sampler::{SamplerConfig, argmax};
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::model::CausalModel;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::{ClientPart, ServerPart};
-use runtime::backend::{Backend, BackendKind, Int8Backend};
-use runtime::client::Connected;
-use runtime::client::accounting::{Accounting, Totals};
-use runtime::embedded::{Embedded, EmbeddedOptions, LocalModel, local_model};
-use runtime::fetch::{Cache, ModelRef, NoProgress};
-use runtime::session::{GenerateOptions, Session, run_pass};
 use serde_json::{Value, json};
+use sotto_client::WirePreference;
+use sotto_client::accounting::{Accounting, Totals};
+use sotto_engine::backend::{Backend, BackendKind};
+use sotto_engine::embedded::{LocalModel, local_model};
+use sotto_engine::fetch::ModelRef;
+use sotto_engine::open::{BackendSpec, Model, OpenOptions};
+use sotto_engine::session::{GenerateOptions, run_pass};
+use sotto_models::generate::sampler::{SamplerConfig, argmax};
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::model::CausalModel;
+use sotto_models::split::ClientPart;
+use sotto_models::split::plan::PlanKind;
+use sotto_storage::{Cache, NoProgress};
 
 use crate::accounting::{bytes_by_layer, check_bytes, client_memory, server_memory};
 use crate::check::Checks;
@@ -50,6 +50,8 @@ pub struct ChatBench {
     pub link: Option<Link>,
     /// Also time a start without tables, which prepares them anew.
     pub cold: bool,
+    /// Wire form.
+    pub wire: WirePreference,
 }
 
 struct Running {
@@ -60,9 +62,9 @@ struct Running {
 }
 
 impl Running {
-    fn new(part: &ClientPart, backend: BackendKind, accounting: Arc<Accounting>) -> anyhow::Result<Self> {
+    fn new(part: &ClientPart, backend: Backend, accounting: Arc<Accounting>) -> anyhow::Result<Self> {
         let model = part.causal_model(HeadPrecision::default())?;
-        Ok(Self { model, backend: Backend::new(backend), accounting, next: 0 })
+        Ok(Self { model, backend, accounting, next: 0 })
     }
 
     /// Runs `ids` and remembers the likeliest next token.
@@ -98,7 +100,7 @@ impl Running {
 /// Whatever fetching, preparing or running the model fails with.
 pub fn run(bench: &ChatBench, checks: &mut Checks) -> anyhow::Result<Value> {
     let cache = Cache::from_env()?;
-    let binding = runtime::split_store::binding(TAU)?;
+    let binding = sotto_protocol::binding::binding(TAU)?;
     let local = local_model(&ModelRef::parse("smollm2-135m")?, bench.plan, &binding, &cache, &NoProgress)?;
     let cold_start_ms = if bench.cold { Some(cold_start(bench, &local, &cache)?) } else { None };
     prepare_and_save(bench, &local, &cache)?;
@@ -118,44 +120,38 @@ pub fn run(bench: &ChatBench, checks: &mut Checks) -> anyhow::Result<Value> {
     Ok(report)
 }
 
-fn start(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<(Connected, Embedded)> {
-    let mut options = EmbeddedOptions::new(cache.clone());
+fn start(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<Model> {
+    let mut options = OpenOptions { wire: bench.wire, ..OpenOptions::new(cache.clone()) };
     if let Some(link) = bench.link {
         options.route = Some(Arc::new(move |address: &str| {
-            emulate(address, link).map_err(|source| runtime::Error::Io { context: "link".to_owned(), source })
+            emulate(address, link)
+                .map_err(|source| sotto_protocol::Error::Io { context: "link".to_owned(), source })
         }));
     }
-    let (embedded, connected) = Embedded::start(local, options, &NoProgress)?;
-    Ok((connected, embedded))
+    Ok(Model::open_local(local, &BackendSpec::Embedded, options, &NoProgress)?)
 }
 
 /// From nothing running to the first token of a chat prompt, in milliseconds.
 fn first_token(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<(f64, String)> {
     let begin = Instant::now();
-    let (connected, embedded) = start(bench, local, cache)?;
-    let part = connected.part;
-    let model = part.causal_model(HeadPrecision::default())?;
-    let template = Some(part.template()?);
-    let backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
-    let mut session = Session::new(model, backend, part.tokenizer, template, connected.accounting);
+    let mut chat = start(bench, local, cache)?.into_chat()?;
+    let session = &mut chat.session;
     session.push_user("Explain photosynthesis in two sentences.");
     let options = GenerateOptions {
         max_tokens: 1,
         sampler: SamplerConfig::default(),
         seed: 0,
         ignore_eos: true,
-        stop: Vec::new(),
+        ..GenerateOptions::default()
     };
     let answer = session.answer(&options, &|| false, &mut |_| {})?;
     let elapsed = begin.elapsed().as_secs_f64() * 1e3;
-    drop(session);
-    drop(embedded);
     Ok((elapsed, answer.text))
 }
 
 /// Makes sure that the split has its tables: the first server prepares them and saves them while it serves.
 fn prepare_and_save(bench: &ChatBench, local: &LocalModel, cache: &Cache) -> anyhow::Result<()> {
-    let tables = local.server_directory().join(runtime::split_store::TABLES_FILE);
+    let tables = local.server_directory().join(sotto_protocol::binding::TABLES_FILE);
     if tables.exists() {
         return Ok(());
     }
@@ -198,13 +194,12 @@ fn measure(
     cache: &Cache,
     checks: &mut Checks,
 ) -> anyhow::Result<Value> {
-    let (connected, embedded) = start(bench, local, cache)?;
-    let Connected { part, backend, accounting, .. } = connected;
+    let (part, backend, accounting, server) = start(bench, local, cache)?.into_parts();
     let rounds = part.plan.rounds.len();
-    let mut encrypted = Running::new(&part, BackendKind::Remote(Box::new(backend)), Arc::clone(&accounting))?;
+    let mut encrypted = Running::new(&part, backend, Arc::clone(&accounting))?;
     let client_only = peak_bytes("self");
     let prompt = prompt(&part)?;
-    let process = embedded.process_id().to_string();
+    let process = server.process_id().context("the server is not a child of this process")?.to_string();
     let (first_expanding, _) = time_to_first_token(&mut encrypted, &prompt)?;
     checks.that(
         "the server's tables are in their final form",
@@ -218,13 +213,13 @@ fn measure(
     // What a client needs is known now; the references below hold the server's weights as well.
     let peak_client = peak_bytes("self").or(client_only);
 
-    let server = ServerPart::open(local.server_directory())?;
-    let int8 = BackendKind::Int8(Box::new(Int8Backend::new(&server, &part.scales)?));
-    let mut int8 = Running::new(&part, int8, Arc::default())?;
-    let source = ModelSource::open(&local.source)?;
-    let family = source.config.split_family();
-    let dense = DenseBackend::from_source(family, &*source.weights, family.plan(bench.plan)?)?;
-    let mut dense = Running::new(&part, BackendKind::Dense(Box::new(dense)), Arc::default())?;
+    let reference = |spec: BackendSpec| -> anyhow::Result<Running> {
+        let options = OpenOptions::new(cache.clone());
+        let (part, backend, accounting, _) =
+            Model::open_local(local, &spec, options, &NoProgress)?.into_parts();
+        Running::new(&part, backend, accounting)
+    };
+    let (mut int8, mut dense) = (reference(BackendSpec::Int8)?, reference(BackendSpec::Dense)?);
     int8.pass(&prompt)?;
     dense.pass(&prompt)?;
 
@@ -256,10 +251,15 @@ fn measure(
         spent.round_trips == (rounds * tokens) as u64,
         format!("got {}, expected {}", spent.round_trips, rounds * tokens),
     );
-    let layers = bytes_by_layer(&part.plan);
+    let form = match encrypted.backend.kind() {
+        BackendKind::Remote(remote) => remote.form(),
+        _ => anyhow::bail!("the encrypted backend is not remote"),
+    };
+    let layers = bytes_by_layer(&part.plan, form);
     check_bytes(&layers, &spent, tokens, TAU, checks);
     // Sizes follow from the shapes alone, whatever the model's digest.
-    let instance = runtime::split_store::instance(&part.plan, &runtime::split_store::binding(TAU)?, [0; 32])?;
+    let instance =
+        sotto_protocol::binding::instance(&part.plan, &sotto_protocol::binding::binding(TAU)?, [0; 32])?;
     let peak_server = peak_bytes(&process);
     Ok(json!({
         "tokens": tokens,
@@ -274,6 +274,8 @@ fn measure(
         "round_trips_per_pass": spent.round_trips as f64 / tokens as f64,
         "bytes_per_token": bytes_per_token(&spent, tokens),
         "bytes_by_layer": layers,
+        "wire": form.to_string(),
+        "session_bytes": accounting.totals().bytes.session,
         "ms_per_token": per_token(&spent, tokens),
         "peak_bytes": {
             "server": peak_server,
@@ -332,6 +334,8 @@ fn per_token(spent: &Totals, tokens: usize) -> Value {
         "encrypt": per(spent.ms.encrypt),
         "wait": per(spent.ms.wait),
         "network": per((spent.ms.wait - spent.ms.server_body).max(0.0)),
+        // Of one round trip: what it costs besides the product.
+        "round_trip_overhead": (spent.ms.wait - spent.ms.server_body).max(0.0) / spent.round_trips.max(1) as f64,
         "server_body": per(spent.ms.server_body),
         "server_mask": per(spent.ms.server_mask),
         "decode": per(spent.ms.decode),

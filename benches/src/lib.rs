@@ -12,6 +12,7 @@
 //! | [`clear`] | time of each operation in clear f32 (candle) |
 //! | [`accounting`] | a token's bytes by layer, a process's memory by part |
 //! | [`chat_run`], [`link`] | `--bin chat`: a whole chat model, and the slow link it may be measured over |
+//! | [`link_run`], [`network`], [`kinds`] | `--bin chat --link`: drafts and shared passes over kernel TCP between two namespaces |
 //! | [`llm_run`], [`memory`] | `--bin llm`: the block linears of a shape, client and server in one process |
 //! | [`linear_run`] | one linear layer by the split-phase protocol: `--bin linear` as a process |
 //! | [`tfhe_ops`] | activation, softmax, norm and encrypted products on TFHE's programmable bootstrapping |
@@ -41,11 +42,14 @@ pub mod check;
 pub mod classifier;
 pub mod clear;
 pub mod digits;
+pub mod kinds;
 pub mod linear_run;
 pub mod link;
+pub mod link_run;
 pub mod llm_run;
 pub mod machine;
 pub mod memory;
+pub mod network;
 pub mod output;
 pub mod peers;
 pub mod per_op;

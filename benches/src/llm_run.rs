@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use candle_core::{Device, Tensor};
 use fhe_layers::{
-    Body, Client, ClientOptions, EvaluationKeys, ExpandedKeys, Instance, MaskBlock, MaskJob, NoiseRng,
-    PrepareOptions, PreparedModel, RawMatrix, RawRound, Reply, ServerWeights, Slot, TableForm, body_half,
+    Body, Client, ClientOptions, ClientSession, EvaluationKeys, ExpandedKeys, Instance, LeanBatch, MaskBlock,
+    MaskJob, MaskWords, NoiseRng, PrepareOptions, PreparedModel, RawMatrix, RawRound, Reply, ServerSession,
+    ServerWeights, SessionSeed, Slot, TableForm, Widths, WireForm, WordBody, WordQuery, WordReply, WordsJob,
+    body_half, word_half,
 };
-use models::linear::LinearBackend;
-use models::split::RoundScales;
-use models::split::plan::{PlanKind, PlanRound, SplitPlan};
-use models::split::server_part::ServerMatrix;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use runtime::backend::Int8Backend;
-use runtime::split_store;
 use serde_json::{Value, json};
+use sotto_client::WirePreference;
+use sotto_engine::backend::Int8Backend;
+use sotto_models::linear::LinearBackend;
+use sotto_models::split::IntMatrix;
+use sotto_models::split::RoundScales;
+use sotto_models::split::plan::{PlanKind, PlanRound, SplitPlan};
 
 use crate::accounting::bytes_by_layer;
 use crate::check::Checks;
@@ -36,6 +38,8 @@ pub struct LlmBench {
     pub tokens: usize,
     /// Tokens per batch of masks.
     pub tau: usize,
+    /// Wire form.
+    pub wire: WirePreference,
 }
 
 /// Tables above this size are kept in compact form.
@@ -89,7 +93,7 @@ fn gpt2_block(block: usize, hidden: usize) -> [PlanRound; 4] {
 }
 
 /// Random weights of a round's matrices, the same for every call.
-fn matrices(plan: &SplitPlan, round: usize) -> Vec<ServerMatrix> {
+fn matrices(plan: &SplitPlan, round: usize) -> Vec<IntMatrix> {
     let spec = &plan.rounds[round];
     let mut rng = StdRng::seed_from_u64(round as u64);
     spec.matrices
@@ -99,12 +103,12 @@ fn matrices(plan: &SplitPlan, round: usize) -> Vec<ServerMatrix> {
             let mut bytes = vec![0_u8; matrix.rows * cols];
             rng.fill_bytes(&mut bytes);
             let weights = bytes.into_iter().map(|byte| byte.cast_signed().max(-127)).collect();
-            ServerMatrix { rows: matrix.rows, cols, weights }
+            IntMatrix { rows: matrix.rows, cols, weights }
         })
         .collect()
 }
 
-fn largest_norm(matrices: &[ServerMatrix]) -> f64 {
+fn largest_norm(matrices: &[IntMatrix]) -> f64 {
     let norms = matrices.iter().flat_map(|matrix| {
         matrix
             .weights
@@ -139,6 +143,31 @@ impl Server {
         Ok(Self { weights, tables })
     }
 
+    /// What a batch of a session sends ahead, one buffer per block, and what is kept of it.
+    fn words(&self, session: &ServerSession, keys: &[u8]) -> anyhow::Result<(Vec<Vec<u8>>, LeanBatch)> {
+        let instance = self.tables.instance();
+        let keys = ExpandedKeys::for_session(instance, &EvaluationKeys::from_bytes(instance.params(), keys)?);
+        let jobs = [WordsJob::new(&keys, session)?];
+        let blocks = instance.layout().blocks();
+        let done = std::sync::Mutex::new(Vec::with_capacity(blocks));
+        self.tables.mask_words(&jobs, 0..blocks, &|| true, &|_, block, words| {
+            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((block, words));
+        })?;
+        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.sort_by_key(|(block, _)| *block);
+        let (mut sent, mut kept) = (Vec::new(), LeanBatch::new(instance));
+        for (block, words) in &done {
+            if session.form().keeps_words() {
+                kept.words.store(*block, words)?;
+            } else {
+                let mut bytes = Vec::new();
+                words.write(&mut bytes);
+                sent.push(bytes);
+            }
+        }
+        Ok((sent, kept))
+    }
+
     /// The serialized masks of a batch, one buffer per block.
     fn masks(&self, keys: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
         let instance = self.tables.instance();
@@ -154,13 +183,31 @@ impl Server {
         masks.into_iter().map(|mask| mask.into_inner().context("a mask block is missing")).collect()
     }
 
+    /// The reply to a body of a session form; `kept` and the slot in the lean form.
+    fn word_body(
+        &self,
+        widths: Widths,
+        round: usize,
+        d_in: usize,
+        body: &[u8],
+        kept: Option<(&LeanBatch, usize)>,
+    ) -> anyhow::Result<Vec<u8>> {
+        let layout = self.tables.instance().layout();
+        let words = match kept {
+            Some((batch, slot)) => Some(batch.claim(layout, slot, round, body)?.1),
+            None => None,
+        };
+        let body = WordBody::from_bytes(widths, d_in, body)?;
+        Ok(word_half(&self.weights, round, &[WordQuery { body: &body, words }], widths)?[0].to_bytes())
+    }
+
     fn body(&self, round: usize, d_in: usize, body: &[u8]) -> anyhow::Result<Vec<u8>> {
         let replies = body_half(&self.weights, round, &[Body::from_bytes(d_in, body)?])?;
         Ok(replies[0].to_bytes())
     }
 }
 
-fn raw_round<'a>(spec: &PlanRound, matrices: &'a [ServerMatrix]) -> RawRound<'a> {
+fn raw_round<'a>(spec: &PlanRound, matrices: &'a [IntMatrix]) -> RawRound<'a> {
     let matrices = spec.matrices.iter().zip(matrices);
     RawRound {
         matrices: matrices
@@ -181,6 +228,7 @@ struct Cost {
     down: usize,
     ahead: usize,
     keys: usize,
+    session: usize,
 }
 
 fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
@@ -190,9 +238,49 @@ fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Makes the slots of one batch.
-fn slots(client: &Client, server: &Server, cost: &mut Cost) -> anyhow::Result<Vec<Slot>> {
+/// Both sides of a session; `None` in the full form.
+type Session = Option<(ClientSession, ServerSession)>;
+
+fn open_session(
+    client: &Client,
+    server: &Server,
+    wire: WireForm,
+    cost: &mut Cost,
+) -> anyhow::Result<Session> {
+    if wire == WireForm::Full {
+        return Ok(None);
+    }
+    let instance = client.instance();
+    let seed = SessionSeed::from_os()?;
+    let serving = ServerSession::new(instance, wire, &rand::random(), b"bench", seed)?;
+    let masks = server.tables.shared_masks(&serving, 0..instance.layout().blocks())?.concat();
+    cost.session = masks.len();
+    Ok(Some((ClientSession::from_masks(Arc::clone(instance), wire, seed, masks, None)?, serving)))
+}
+
+/// Makes the slots of one batch, first one last; in the lean form with what the server keeps of it.
+fn slots(
+    client: &Client,
+    server: &Server,
+    session: &Session,
+    cost: &mut Cost,
+) -> anyhow::Result<(Vec<Slot>, Option<LeanBatch>)> {
     let params = client.instance().params();
+    if let Some((ours, theirs)) = session {
+        let mut batch = timed(&mut cost.batch, || client.new_session_batch(ours))?;
+        let keys = batch.keys().to_bytes(params);
+        cost.keys += keys.len();
+        let (sent, kept) = timed(&mut cost.masks, || server.words(theirs, &keys))?;
+        let mut slots = timed(&mut cost.accept, || {
+            for (block, bytes) in sent.iter().enumerate() {
+                cost.ahead += bytes.len();
+                batch.accept_mask_words(block, &MaskWords::read_all(params, ours.form(), bytes)?)?;
+            }
+            Ok::<_, anyhow::Error>(batch.into_slots()?)
+        })?;
+        slots.reverse();
+        return Ok((slots, ours.form().keeps_words().then_some(kept)));
+    }
     let mut batch = timed(&mut cost.batch, || client.new_batch())?;
     let keys = batch.keys().to_bytes(params);
     cost.keys += keys.len();
@@ -204,6 +292,7 @@ fn slots(client: &Client, server: &Server, cost: &mut Cost) -> anyhow::Result<Ve
         }
         Ok(batch.into_slots()?)
     })
+    .map(|slots| (slots, None))
 }
 
 /// Runs the measurement on the current rayon pool.
@@ -211,10 +300,10 @@ fn slots(client: &Client, server: &Server, cost: &mut Cost) -> anyhow::Result<Ve
 /// # Errors
 /// Whatever the layers fail with.
 pub fn run(bench: &LlmBench, checks: &mut Checks) -> anyhow::Result<Value> {
-    let LlmBench { ref shape, tokens, tau } = *bench;
+    let LlmBench { ref shape, tokens, tau, wire } = *bench;
     let plan = plan(shape)?;
-    let binding = split_store::binding(tau)?;
-    let instance = Arc::new(split_store::instance(&plan, &binding, [7; 32])?);
+    let binding = sotto_protocol::binding::binding(tau)?;
+    let instance = Arc::new(sotto_protocol::binding::instance(&plan, &binding, [7; 32])?);
     let empty = resident_bytes("self").unwrap_or(0);
     let prepare = Instant::now();
     let server = Server::new(&instance, &plan)?;
@@ -234,21 +323,38 @@ pub fn run(bench: &LlmBench, checks: &mut Checks) -> anyhow::Result<Value> {
     let mut cost = Cost::default();
     let mut noise = NoiseRng::from_os()?;
     let mut worst = 0.0_f64;
-    let mut ready = Vec::new();
+    let (mut ready, mut kept) = (Vec::new(), None);
+    let wire = wire.on_this_machine(instance.params());
+    let session = open_session(&client, &server, wire, &mut cost)?;
     let begin = Instant::now();
     let mut checking = Duration::ZERO;
     for token in 0..tokens {
         if ready.is_empty() {
-            ready = slots(&client, &server, &mut cost)?;
+            (ready, kept) = slots(&client, &server, &session, &mut cost)?;
         }
+        let number = tau - ready.len();
         let mut slot = ready.pop().context("a batch has slots")?;
         for (round, spec) in plan.rounds.iter().enumerate() {
-            let (body, pending) =
-                timed(&mut cost.encrypt, || slot.encrypt(round, &inputs[round], norms[round], &mut noise))?;
-            let body = body.to_bytes();
-            let reply = timed(&mut cost.body, || server.body(round, spec.d_in, &body))?;
+            let (x, norm) = (&inputs[round], norms[round]);
             let mut y = vec![0.0; spec.rows()];
-            timed(&mut cost.decode, || pending.decode(&Reply::from_bytes(spec.rows(), &reply)?, &mut y))?;
+            let (body, reply) = if let Some(widths) = wire.widths() {
+                let (body, pending) =
+                    timed(&mut cost.encrypt, || slot.encrypt_words(round, x, norm, &mut noise))?;
+                let body = body.to_bytes();
+                let kept = kept.as_ref().map(|batch| (batch, number));
+                let reply =
+                    timed(&mut cost.body, || server.word_body(widths, round, spec.d_in, &body, kept))?;
+                timed(&mut cost.decode, || {
+                    pending.decode_words(&WordReply::from_bytes(widths, spec.rows(), &reply)?, &mut y)
+                })?;
+                (body, reply)
+            } else {
+                let (body, pending) = timed(&mut cost.encrypt, || slot.encrypt(round, x, norm, &mut noise))?;
+                let body = body.to_bytes();
+                let reply = timed(&mut cost.body, || server.body(round, spec.d_in, &body))?;
+                timed(&mut cost.decode, || pending.decode(&Reply::from_bytes(spec.rows(), &reply)?, &mut y))?;
+                (body, reply)
+            };
             cost.up += body.len();
             cost.down += reply.len();
             if token == 0 {
@@ -287,7 +393,9 @@ pub fn run(bench: &LlmBench, checks: &mut Checks) -> anyhow::Result<Value> {
             "keys": ahead(cost.keys),
             "total": per(cost.up) + per(cost.down) + ahead(cost.ahead) + ahead(cost.keys),
         },
-        "bytes_by_layer": bytes_by_layer(&plan),
+        "bytes_by_layer": bytes_by_layer(&plan, wire),
+        "wire": wire.to_string(),
+        "session_bytes": cost.session,
         "ms_per_token": {
             "new_batch": ms(cost.batch),
             "mask_half": ms(cost.masks),
@@ -303,7 +411,7 @@ pub fn run(bench: &LlmBench, checks: &mut Checks) -> anyhow::Result<Value> {
 }
 
 /// Root mean square of the error against products in f64, relative to the results'.
-fn relative_error(matrices: &[ServerMatrix], spec: &PlanRound, x: &[f32], y: &[f32]) -> f64 {
+fn relative_error(matrices: &[IntMatrix], spec: &PlanRound, x: &[f32], y: &[f32]) -> f64 {
     let (mut error, mut size, mut row) = (0.0, 0.0, 0);
     for (matrix, columns) in matrices.iter().zip(spec.matrices.iter().map(|matrix| matrix.columns.clone())) {
         let x = &x[columns];

@@ -1,5 +1,5 @@
-//! The table of measured figures, written between two markers of the repository's README so that no number is typed by
-//! hand.
+//! The tables of measured figures, written between two markers of README.md (the headlines) and of docs/benchmarks.md
+//! (everything), so that no number is typed by hand.
 
 use std::{fs, path::Path};
 
@@ -11,18 +11,30 @@ use crate::{output::human_ms, run_folder::Figures};
 const BEGIN: &str = "<!-- measured:begin -->";
 const END: &str = "<!-- measured:end -->";
 
-/// Replaces what stands between the markers of `readme` with `text`.
+/// The rows that README.md shows, by the start of their first column.
+const HEADLINES: &[&str] = &[
+    "encrypted chat, sustained decode, masks included",
+    "the same in clear int8",
+    "llama.cpp, the same GGUF in clear",
+    "encrypted chat, fused plan, 20 ms of round-trip time added",
+    "linear layers of llama-3.2-1b, one token",
+    "2048 x 2048 layer, server online",
+    "8x768x3072: concrete-ml-extensions",
+    "encrypted anonymizer",
+];
+
+/// Replaces the text between the markers of `document` with `text`.
 ///
 /// # Errors
 /// If the file lacks the markers or cannot be written.
-pub fn refresh(readme: &Path, text: &str) -> anyhow::Result<()> {
-    let old = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
-    fs::write(readme, replace(&old, text)?)?;
+pub fn refresh(document: &Path, text: &str) -> anyhow::Result<()> {
+    let old = fs::read_to_string(document).with_context(|| format!("reading {}", document.display()))?;
+    fs::write(document, replace(&old, text)?)?;
     Ok(())
 }
 
 fn replace(old: &str, text: &str) -> anyhow::Result<String> {
-    let start = old.find(BEGIN).with_context(|| format!("no {BEGIN} in the README"))? + BEGIN.len();
+    let start = old.find(BEGIN).with_context(|| format!("no {BEGIN} in the document"))? + BEGIN.len();
     let end = start + old[start..].find(END).with_context(|| format!("no {END} after {BEGIN}"))?;
     Ok(format!("{}\n{}\n{}", &old[..start], text.trim(), &old[end..]))
 }
@@ -30,12 +42,28 @@ fn replace(old: &str, text: &str) -> anyhow::Result<String> {
 /// The table of a run: what, how long, and the raw file of each figure. `link` leads to the run folder.
 #[must_use]
 pub fn table(figures: &Figures, link: &str) -> String {
-    let mut rows: Vec<[String; 3]> = Vec::new();
+    markdown(&rows(figures), link)
+}
+
+/// The few rows of [`table`] that README.md shows.
+#[must_use]
+pub fn headlines(figures: &Figures, link: &str) -> String {
+    let mut rows = rows(figures);
+    rows.retain(|[what, ..]| HEADLINES.iter().any(|start| what.starts_with(start)));
+    markdown(&rows, link)
+}
+
+fn rows(figures: &Figures) -> Vec<[String; 3]> {
+    let mut rows = Vec::new();
     chat_rows(figures, &mut rows);
     layer_rows(figures, &mut rows);
     peer_rows(figures, &mut rows);
     per_op_rows(figures, &mut rows);
     classifier_rows(figures, &mut rows);
+    rows
+}
+
+fn markdown(rows: &[[String; 3]], link: &str) -> String {
     let mut text = String::from("| what | measured | raw |\n|---|---|---|\n");
     for [what, value, file] in rows {
         text.push_str(&format!("| {what} | {value} | [{file}]({link}raw/{file}.json) |\n"));

@@ -9,7 +9,7 @@ use fhe_layers::arith::Modulus;
 use fhe_layers::kernels::hint::{HINT_PLANES, HintPanel, PANEL_POINTS, StridedRows, hint_panel_product};
 use fhe_layers::kernels::mask_mac::{MacAccumulator, MacKey, MacShape, mask_mac};
 use fhe_layers::kernels::ntt::Ntt;
-use fhe_layers::kernels::planes::{BODY_PLANES, Planes, gemm, gemv};
+use fhe_layers::kernels::planes::{BODY_PLANES, Planes, WORD_PLANES, gemm, gemv};
 use fhe_layers::kernels::pointwise::{self, Gadget};
 use fhe_layers::kernels::{AlignedWords, Isa, PackedWeights};
 
@@ -40,7 +40,7 @@ fn weights(rows: usize, cols: usize) -> PackedWeights {
     PackedWeights::new(rows, cols, &values)
 }
 
-/// The transform in use beside that of `tfhe-ntt`, which it is or replaces.
+/// The transform in use next to that of `tfhe-ntt`, which it is or replaces.
 fn ntt(c: &mut Criterion) {
     let ntt = Ntt::new(isa(), N, &modulus()).expect("the ring has an NTT");
     let plan = tfhe_ntt::prime64::Plan::try_new(N, Q).expect("the ring has an NTT");
@@ -98,7 +98,7 @@ fn body(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemv");
     for size in [2048, 8192] {
         let weights = weights(size, size);
-        for planes in [1, BODY_PLANES] {
+        for planes in [1, WORD_PLANES, BODY_PLANES] {
             let input = Planes::from_words(&words(size, 1 << (8 * planes), 3), planes);
             let (mut out, mut expected) = (vec![0; size], vec![0; size]);
             gemv(isa, &weights, 0..size, &input, &mut out);
@@ -165,7 +165,7 @@ fn polynomials(c: &mut Criterion) {
     group.bench_function("add", |x| x.iter(|| pointwise::add_assign(isa, &modulus, &mut acc, &a)));
 
     let gadget = Gadget::new(2, 15, 20);
-    let (mut digits, mut scalar_digits) = (vec![0i16; 2 * N], vec![0i16; 2 * N]);
+    let (mut digits, mut scalar_digits) = (vec![0i32; 2 * N], vec![0i32; 2 * N]);
     gadget.digits(isa, &modulus, &a, &mut digits);
     gadget.digits(Isa::Scalar, &modulus, &a, &mut scalar_digits);
     assert_eq!(digits, scalar_digits, "digits");

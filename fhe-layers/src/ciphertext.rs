@@ -1,6 +1,6 @@
-//! What travels: keys, masks, bodies, replies, and their bytes.
+//! What travels: keys in every form; masks, bodies and replies of the full form; and their bytes.
 //!
-//! All forms are little-endian. Keys carry a version and the parameters' id, since they are made once per batch;
+//! All are little-endian. Keys carry a version and the parameters' id, since they are made once per batch;
 //! masks, bodies and replies are bare words whose count the layout fixes, so that traffic is exactly
 //! 8 bytes per row (masks), 5 per feature (bodies) and 4 per row (replies).
 
@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::params::{BODY_BITS, Params};
 use std::borrow::Cow;
 
-/// Version of the serialized forms.
-pub const WIRE_VERSION: u16 = 1;
+/// Version of the serialized forms. 2: the hint carries `phi^-1`, so that older peers would decode wrongly.
+pub const WIRE_VERSION: u16 = 2;
 const KEYS_MAGIC: [u8; 4] = *b"SKY1";
 /// Bytes of a body word.
 pub const BODY_WORD_BYTES: usize = 5;

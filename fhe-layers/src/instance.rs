@@ -6,6 +6,7 @@ use crate::layout::{Layout, RoundSpec};
 use crate::params::Params;
 use crate::random::xof::{Tag, Xof};
 use crate::ring::Ring;
+use crate::words::SessionSeed;
 
 /// SHA-256 of the server part's manifest: weight hashes, split plan, tau, parameter set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,17 +21,19 @@ pub struct Instance {
     digest: ModelDigest,
     plan: String,
     ring: Ring,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     given: Option<GivenMasks>,
 }
 
-/// Masks that a test gives instead of deriving them, in natural NTT order.
-#[cfg(test)]
+/// Masks that golden vectors give instead of deriving them, in natural NTT order.
+#[cfg(any(test, feature = "conformance"))]
 pub(crate) struct GivenMasks {
     /// `A` of round 0, `[polys][n]`.
     pub(crate) public: Vec<Vec<u64>>,
     /// `ka`, `[levels][n]`.
     pub(crate) key: Vec<Vec<u64>>,
+    /// `pk_a`, `[n]`.
+    pub(crate) session: Vec<u64>,
 }
 
 impl Instance {
@@ -61,12 +64,12 @@ impl Instance {
             digest,
             plan: plan.to_owned(),
             ring,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "conformance"))]
             given: None,
         })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub(crate) fn give_masks(&mut self, given: GivenMasks) {
         self.given = Some(given);
     }
@@ -94,7 +97,7 @@ impl Instance {
 
     /// Public mask `A[round][poly]`, in natural NTT order, `[n]`.
     pub fn public_mask(&self, round: usize, poly: usize, out: &mut [u64]) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "conformance"))]
         if let Some(given) = &self.given {
             return out.copy_from_slice(&given.public[poly]);
         }
@@ -103,11 +106,20 @@ impl Instance {
 
     /// Key-switch mask `ka[level]`, in natural NTT order, `[n]`.
     pub fn key_mask(&self, level: usize, out: &mut [u64]) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "conformance"))]
         if let Some(given) = &self.given {
             return out.copy_from_slice(&given.key[level]);
         }
         self.xof(Tag::KeyMask).word(level as u64).residues(self.params.q(), out);
+    }
+
+    /// Mask `pk_a` of a session's public keys, in natural NTT order, `[n]`.
+    pub(crate) fn session_key_mask(&self, seed: &SessionSeed, out: &mut [u64]) {
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some(given) = &self.given {
+            return out.copy_from_slice(&given.session);
+        }
+        self.xof(Tag::SessionKey).bytes(seed.bytes()).residues(self.params.q(), out);
     }
 
     fn xof(&self, tag: Tag) -> Xof {

@@ -38,48 +38,43 @@ impl RoundSpec {
 pub struct Layout {
     rounds: Vec<RoundSpec>,
     phi: usize,
-    /// First global row of each round, and the total behind the last.
+    /// First global row of each round, followed by the total.
     first_rows: Vec<usize>,
-    /// First public polynomial of each round, and the total behind the last.
+    /// First public polynomial of each round, followed by the total.
     first_polys: Vec<usize>,
 }
 
-/// Rounds of a layout at most: bounds what a manifest can make us allocate.
+/// Maximum rounds of a layout. Bounds allocation from an untrusted manifest.
 pub const MAX_ROUNDS: usize = 4096;
-/// Rows of one matrix at most.
+/// Maximum rows of one matrix.
 pub const MAX_ROWS: usize = 1 << 20;
 
 impl Layout {
     /// Checks `rounds` against `params`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when there is no round or matrix, a dimension is 0 or too large, or columns lie outside the input.
+    /// [`Error::OutOfRange`] when there is no round or matrix, a dimension is 0 or too large, or columns lie outside the input.
     pub fn new(params: &Params, rounds: Vec<RoundSpec>) -> Result<Self> {
-        let bad = |what, expected: usize, got: usize| {
-            Err(Error::Mismatch { what, expected: expected as u64, got: got as u64 })
-        };
-        if rounds.is_empty() || rounds.len() > MAX_ROUNDS {
-            return bad("rounds (at least 1, at most)", MAX_ROUNDS, rounds.len());
-        }
+        let fits = |what, range, inside, got| Error::check_range(what, range, inside, got);
+        fits("rounds", "between 1 and 4096", (1..=MAX_ROUNDS).contains(&rounds.len()), rounds.len())?;
         let (mut first_rows, mut first_polys) = (vec![0], vec![0]);
         for round in &rounds {
-            if round.d_in == 0 || round.d_in > MAX_COLUMNS {
-                return bad("d_in (at least 1, at most)", MAX_COLUMNS, round.d_in);
-            }
-            if round.matrices.is_empty() {
-                return bad("matrices of a round (at least)", 1, 0);
-            }
+            fits("d_in", "between 1 and 32768", (1..=MAX_COLUMNS).contains(&round.d_in), round.d_in)?;
+            fits("matrices of a round", "at least 1", !round.matrices.is_empty(), 0)?;
             for matrix in &round.matrices {
-                if matrix.rows == 0 || matrix.rows > MAX_ROWS {
-                    return bad("rows of a matrix (at least 1, at most)", MAX_ROWS, matrix.rows);
-                }
-                if matrix.columns.start >= matrix.columns.end || matrix.columns.end > round.d_in {
-                    return bad(
-                        "columns of a matrix (not empty, end at most)",
-                        round.d_in,
-                        matrix.columns.end,
-                    );
-                }
+                let Range { start, end } = matrix.columns;
+                fits(
+                    "rows of a matrix",
+                    "between 1 and 2^20",
+                    (1..=MAX_ROWS).contains(&matrix.rows),
+                    matrix.rows,
+                )?;
+                fits(
+                    "end of a matrix's columns",
+                    "after their start, within d_in",
+                    start < end && end <= round.d_in,
+                    end,
+                )?;
             }
             first_rows.push(first_rows.last().copied().unwrap_or(0) + round.rows());
             first_polys.push(first_polys.last().copied().unwrap_or(0) + round.d_in.div_ceil(params.phi()));
@@ -95,11 +90,11 @@ impl Layout {
     /// One round.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when there is no such round.
+    /// [`Error::OutOfRange`] when there is no such round.
     pub fn round(&self, round: usize) -> Result<&RoundSpec> {
-        self.rounds.get(round).ok_or(Error::Mismatch {
-            what: "round (below)",
-            expected: self.rounds.len() as u64,
+        self.rounds.get(round).ok_or(Error::OutOfRange {
+            what: "round",
+            range: "below the number of rounds",
             got: round as u64,
         })
     }

@@ -8,9 +8,13 @@
 //! |---|---|---|---|
 //! | prepare | once per model | server | hint `H = W A`, the packing chain down to its digits |
 //! | keys | once per batch of `tau` tokens | client | fresh secret `s`, one key-switch key, pads `A s` |
-//! | mask half | ahead of need | server | digits times key, re-randomised |
-//! | body half | online, per token | server | `u = W b mod 2^40` |
-//! | decode | online | client | `y = (phi u + correction) / (phi scale)` |
+//! | shared masks | once per session | server | `a' = a + pk_a u + e_a`, downloaded and cached by the client |
+//! | mask half | ahead of need | server | `b'`: digits times key, hidden by `pk_b u` |
+//! | body half | online, per token | server | `round(W v + b')`, one short word per row |
+//! | decode | online | client | `y = (reply - a' s) / scale` |
+//!
+//! Three wire forms share this: **lean** keeps `b'` at the server, **stateless** sends it ahead, **full** (the first form)
+//! has no sessions. See [`form`].
 //!
 //! # Who holds which secret
 //! The client: `s`, pads, corrections, noise, scales ([`client`]). The server: int8 weights and the tables prepared from
@@ -29,11 +33,16 @@
 //! ```
 
 pub mod arith;
+mod bits;
 pub mod ciphertext;
 pub mod client;
+pub mod cpu;
+pub mod engine;
 pub mod error;
+pub mod form;
 #[cfg(test)]
 mod golden;
+mod guard;
 mod instance;
 pub mod kernels;
 pub mod layout;
@@ -48,15 +57,23 @@ pub mod simulate;
 mod switch;
 #[cfg(test)]
 mod testing;
+mod words;
 
 pub use ciphertext::{Body, EvaluationKeys, MaskBlock, Reply};
-pub use client::{Batch, Client, ClientOptions, ExactMode, PendingReply, Slot};
+pub use client::{
+    Batch, Client, ClientOptions, ClientSession, ExactMode, PendingReply, SessionDownload, Slot,
+};
+pub use engine::LayerEngine;
 pub use error::{Error, ParamsError, Result};
+pub use form::{Widths, WireForm};
+pub use guard::{ForkGuard, Freshness};
 pub use instance::{Instance, ModelDigest};
 pub use layout::{Layout, MatrixSpec, RoundSpec};
-pub use params::Params;
+pub use params::{Params, Set};
 pub use random::noise::NoiseRng;
 pub use server::{
-    ExpandedKeys, LinearServer, MaskJob, PrepareOptions, PreparedModel, RawMatrix, RawRound, ServerWeights,
-    TableBytes, TableForm, body_half,
+    BatchIds, BatchWords, Claim, ExpandedKeys, LeanBatch, LinearServer, MaskJob, Opened, PrepareOptions,
+    PreparedModel, RawMatrix, RawRound, ServerSession, ServerWeights, SlotLedger, SlotWords, TableBytes,
+    TableForm, WordQuery, WordsJob, body_half, word_half,
 };
+pub use words::{MaskWords, SessionSeed, SharedMaskHasher, WordBody, WordReply};

@@ -3,39 +3,45 @@
 use std::ops::{Deref, DerefMut};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A secret polynomial or vector of words.
+/// A secret polynomial or vector.
 ///
-/// Its length is fixed when it is made: growing would leave copies behind in freed memory.
+/// Its length is fixed when it is made: growing would leave copies in freed memory.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct SecretWords(Box<[u64]>);
+pub(crate) struct Secret<T: Zeroize>(Box<[T]>);
 
-impl SecretWords {
+/// Residues and 64-bit words.
+pub(crate) type SecretWords = Secret<u64>;
+
+/// 32-bit words.
+pub(crate) type SecretHalves = Secret<u32>;
+
+impl<T: Zeroize + Clone + Default> Secret<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self(vec![0; len].into_boxed_slice())
+        Self(vec![T::default(); len].into_boxed_slice())
     }
 
-    /// A copy of `words`, which stay the caller's to wipe.
-    pub(crate) fn copied(words: &[u64]) -> Self {
+    /// A copy of `words`; the caller wipes the original.
+    pub(crate) fn copied(words: &[T]) -> Self {
         Self(words.into())
     }
 
-    /// Gives the words up: for those that have become a ciphertext.
-    pub(crate) fn publish(mut self) -> Vec<u64> {
+    /// Gives up the words: for those that have become a ciphertext.
+    pub(crate) fn publish(mut self) -> Vec<T> {
         std::mem::take(&mut self.0).into_vec()
     }
 }
 
-impl Deref for SecretWords {
-    type Target = [u64];
+impl<T: Zeroize> Deref for Secret<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[u64] {
+    fn deref(&self) -> &[T] {
         &self.0
     }
 }
 
-impl DerefMut for SecretWords {
-    fn deref_mut(&mut self) -> &mut [u64] {
+impl<T: Zeroize> DerefMut for Secret<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.0
     }
 }
@@ -66,6 +72,9 @@ assert_never!(crate::client::integrity::RoundCheck: Clone, std::fmt::Debug);
 assert_never!(crate::random::keys::KeyRng: Clone, std::fmt::Debug);
 assert_never!(crate::random::noise::NoiseRng: Clone, std::fmt::Debug);
 assert_never!(crate::server::MaskJob<'static>: Clone, std::fmt::Debug);
+assert_never!(SecretHalves: Clone, std::fmt::Debug);
+assert_never!(crate::client::ClientSession: Clone, std::fmt::Debug);
+assert_never!(crate::server::ServerSession: Clone, std::fmt::Debug);
 
 /// Fails to compile when the type is not wiped on drop: a feature of another crate decides whether it is.
 const fn assert_wiped<T: ZeroizeOnDrop>() {}

@@ -28,6 +28,12 @@ impl Switch {
         Self { modulus: *modulus, bits, ratio: (1u64 << bits) as f64 / q as f64 }
     }
 
+    /// Bits of a word.
+    #[inline(always)]
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
+    }
+
     /// `round((v + noise) 2^bits / q) mod 2^bits` for `-q < v + noise < 2q`, a negative `v` as a wrapped word.
     #[inline(always)]
     pub(crate) fn down(&self, v: u64, noise: i8) -> u64 {
@@ -56,38 +62,6 @@ pub(crate) fn up(modulus: &Modulus, w: u32) -> u64 {
     u64::from(w) * high + ((u64::from(w) * low + (1 << 31)) >> 32)
 }
 
-/// `2^phi_bits round(w q / 2^32) + c mod q`, centred: what a reply word and its correction decode to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decoder {
-    modulus: Modulus,
-    phi_bits: u32,
-    /// `2^phi_bits / q`.
-    ratio: f64,
-}
-
-impl Decoder {
-    /// For `2^49 < q < 2^50` and `phi <= 2^12`, a power of two.
-    ///
-    /// # Panics
-    /// If `q` or `phi` is out of range.
-    pub(crate) fn new(modulus: &Modulus, phi: usize) -> Self {
-        let q = modulus.q();
-        assert!(q > 1 << 49 && phi.is_power_of_two() && phi <= 1 << 12, "decoding modulo {q} with phi {phi}");
-        Self { modulus: *modulus, phi_bits: phi.trailing_zeros(), ratio: phi as f64 / q as f64 }
-    }
-
-    /// The decoded integer, in `(-q/2, q/2]`, for a correction below `q`.
-    ///
-    /// `quotient` is within `1/2 + 2^-40` of `phi up / q`, so that the rest is above `-q` and below `2q`.
-    #[inline(always)]
-    pub(crate) fn centred(&self, w: u32, correction: u64) -> i64 {
-        let up = up(&self.modulus, w);
-        let quotient = nearest(up, self.ratio);
-        let rest = ((up << self.phi_bits) + correction).wrapping_sub(quotient.wrapping_mul(self.modulus.q()));
-        self.modulus.centred(self.modulus.residue(rest))
-    }
-}
-
 /// An integer next to `v ratio`, for `v` and the product below `2^52`: without a conversion, which vectors may lack.
 #[inline(always)]
 fn nearest(v: u64, ratio: f64) -> u64 {
@@ -97,7 +71,7 @@ fn nearest(v: u64, ratio: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decoder, Switch, up};
+    use super::Switch;
     use crate::arith::Modulus;
     use crate::kernels::{Isa, pointwise};
     use crate::params::sets::Q;
@@ -127,6 +101,26 @@ mod tests {
         }
     }
 
+    fn check_folded(switch: &Switch, v: u64, steps: i16, shift: u32) {
+        let folded = (i128::from(v) - (i128::from(steps) << shift)).rem_euclid(i128::from(Q)) as u64;
+        let expected = (reference_down(folded, switch.bits) as u32) << (32 - switch.bits);
+        for isa in Isa::supported() {
+            let (mut out, fold) = ([0; 19], pointwise::Fold { steps: &[steps; 19], shift });
+            pointwise::switch_folded(isa, switch, &fold, &[v; 19], &mut out);
+            assert_eq!(out, [expected; 19], "{isa}, {steps} steps of 2^{shift}");
+        }
+    }
+
+    #[test]
+    fn bits_are_spread_lowest_first() {
+        for isa in Isa::supported() {
+            let mut out = [7; 24];
+            pointwise::spread_bits(isa, &[0b1000_0001, 0xff, 0b10], &mut out);
+            let expected = [1u64, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0];
+            assert_eq!(out, expected, "{isa}");
+        }
+    }
+
     fn check_up(w: u32) {
         let expected = ((2 * u128::from(w) * u128::from(Q) + (1 << 32)) >> 33) as u64;
         for isa in Isa::supported() {
@@ -138,9 +132,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_division(v in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)], bits in prop_oneof![Just(32u32), Just(40)]) {
+        fn equals_division(v in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)], bits in prop_oneof![Just(22u32), Just(24), Just(28), Just(30), Just(32), Just(40)]) {
             let switch = Switch::new(&modulus(), bits);
             check_down(&switch, v);
+        }
+
+        #[test]
+        fn folding_and_switching_equals_division(
+            v in prop_oneof![0..Q, Just(0), Just(Q - 1)], steps: i16, bits in prop_oneof![Just(22u32), Just(24), Just(32)],
+        ) {
+            for shift in [15, 22] {
+                check_folded(&Switch::new(&modulus(), bits), v, steps, shift);
+            }
         }
 
         #[test]
@@ -149,28 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn decoding_equals_wide_integers(
-            w in prop_oneof![any::<u32>(), Just(0), Just(u32::MAX)],
-            correction in prop_oneof![0..Q, Just(0), Just(Q - 1), Just(Q / 2), Just(Q / 2 + 1)],
-            phi in (0u32..=12).prop_map(|bits| 1usize << bits),
-            near_a_tie in prop::option::of(-2i64..=2),
-        ) {
-            let modulus = modulus();
-            let product = modulus.mul(phi as u64, up(&modulus, w));
-            // Or such that the sum lies next to half the modulus.
-            let correction = near_a_tie.map_or(correction, |offset| {
-                modulus.sub((Q / 2).wrapping_add_signed(offset), product)
-            });
-            let expected = modulus.centred(modulus.add(product, correction));
-            for isa in Isa::supported() {
-                let mut values = [correction; 19];
-                pointwise::decode(isa, &Decoder::new(&modulus, phi), &[w; 19], &mut values);
-                assert_eq!(values, [expected as u64; 19], "{isa}");
-            }
-        }
-
-        #[test]
-        fn equals_division_near_ties(w in 0u64..1 << 40, offset in -3i64..=3, bits in prop_oneof![Just(32u32), Just(40)]) {
+        fn equals_division_near_ties(w in 0u64..1 << 40, offset in -3i64..=3, bits in prop_oneof![Just(22u32), Just(24), Just(28), Just(30), Just(32), Just(40)]) {
             let switch = Switch::new(&modulus(), bits);
             let w = u128::from(w & ((1 << bits) - 1));
             let tie = (((2 * w + 1) * u128::from(Q)) >> (bits + 1)) as i64;

@@ -93,6 +93,8 @@ fn the_longest_sums_do_not_overflow() {
     for weight in [-128, -127, 127] {
         let weights = PackedWeights::new(5, MAX_COLUMNS, &vec![weight; 5 * MAX_COLUMNS]);
         check_planes(&weights, &[vec![(1 << 40) - 1; MAX_COLUMNS]], 5);
+        check_planes(&weights, &[vec![u64::from(u32::MAX); MAX_COLUMNS]], 4);
+        check_planes(&weights, &vec![vec![u64::from(u32::MAX); MAX_COLUMNS]; 7], 4);
         check_planes(&weights, &[vec![255; MAX_COLUMNS]], 1);
         check_planes(&weights, &[vec![u64::MAX; MAX_COLUMNS]], 8);
         check_planes(&weights, &vec![vec![(1 << 40) - 1; MAX_COLUMNS]; 5], 5);

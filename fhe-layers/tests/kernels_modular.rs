@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn digits_reconstruct(seed: u64, gadget in prop::sample::select(vec![(2usize, 15u32, 20u32), (1, 15, 35), (3, 10, 20), (4, 12, 2)])) {
+    fn digits_reconstruct(seed: u64, gadget in prop::sample::select(vec![(2usize, 15u32, 20u32), (1, 15, 35), (1, 23, 27), (3, 10, 20), (4, 12, 2)])) {
         let (levels, base_log, drop) = gadget;
         check_digits(&Gadget::new(levels, base_log, drop), &Stream::new(seed).words(67, Q - 1));
     }
@@ -269,7 +269,7 @@ fn check_pointwise(a: &[u64], b: &[u64], c: &[u64]) {
         pointwise::centred(isa, &modulus, a, &mut centred);
         let nearest = |&v: &u64| if v > Q / 2 { v as i64 - Q as i64 } else { v as i64 };
         assert_eq!(centred, a.iter().map(nearest).collect::<Vec<_>>(), "{isa} centred");
-        let digits: Vec<i16> = a.iter().map(|&v| v as i16).chain([i16::MIN, i16::MAX, 0, -1]).collect();
+        let digits: Vec<i32> = a.iter().map(|&v| v as i32).chain([i32::MIN, i32::MAX, 0, -1]).collect();
         let mut residues = vec![0; digits.len()];
         pointwise::residues(isa, &modulus, &digits, &mut residues);
         let expected: Vec<_> = digits.iter().map(|&d| i128::from(d).rem_euclid(q) as u64).collect();
@@ -293,6 +293,7 @@ fn digits_at_the_edges() {
     ];
     check_digits(&Gadget::new(2, 15, 20), &edges);
     check_digits(&Gadget::new(1, 15, 35), &edges);
+    check_digits(&Gadget::new(1, 23, 27), &edges);
 }
 
 /// The reference's rule, `split_phase.py`: round, then take digits from below; the rest is the top digit.
@@ -301,7 +302,7 @@ fn check_digits(gadget: &Gadget, values: &[u64]) {
     let (drop, base_log) = (gadget.drop_bits(), gadget.base_log());
     let half = 1i64 << (base_log - 1);
     for isa in isas() {
-        let mut digits = vec![0i16; gadget.levels() * values.len()];
+        let mut digits = vec![0i32; gadget.levels() * values.len()];
         gadget.digits(isa, &modulus, values, &mut digits);
         for (i, &value) in values.iter().enumerate() {
             let centred = modulus.centred(value);

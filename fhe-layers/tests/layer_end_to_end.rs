@@ -136,14 +136,14 @@ fn wrong_counts_and_ranges_are_refused() {
     let keys = ExpandedKeys::new(&model.instance, model.batch().keys());
     let job = || MaskJob { keys: &keys, seed: [1; 32] };
     let run = |jobs: &[MaskJob<'_>], range| tables.mask_half(jobs, range, &|| true, &|_, _, _| {});
-    assert!(matches!(run(&[], 0..1), Err(Error::Mismatch { .. })));
-    assert!(matches!(run(&[job()], 0..blocks + 1), Err(Error::Mismatch { .. })));
+    assert!(matches!(run(&[], 0..1), Err(Error::OutOfRange { .. })));
+    assert!(matches!(run(&[job()], 0..blocks + 1), Err(Error::OutOfRange { .. })));
     let reversed = std::ops::Range { start: 1, end: 0 };
-    assert!(matches!(run(&[job()], reversed), Err(Error::Mismatch { .. })));
+    assert!(matches!(run(&[job()], reversed), Err(Error::OutOfRange { .. })));
     let many: Vec<MaskJob<'_>> = (0..1000).map(|_| job()).collect();
-    assert!(matches!(run(&many, 0..1), Err(Error::Mismatch { .. })));
+    assert!(matches!(run(&many, 0..1), Err(Error::OutOfRange { .. })));
     let body = |len| Body::from_words(vec![0; len]).unwrap();
-    assert!(matches!(model.weights.answer(4, &[body(1)]), Err(Error::Mismatch { .. })));
+    assert!(matches!(model.weights.answer(4, &[body(1)]), Err(Error::OutOfRange { .. })));
     assert!(matches!(model.weights.answer(1, &[body(23), body(22)]), Err(Error::Mismatch { .. })));
     assert_eq!(model.weights.answer(1, &[]).unwrap(), Vec::new());
 }
@@ -166,7 +166,7 @@ fn impossible_shapes_and_weights_are_refused() {
         vec![spec(4, 1, 3..1)],
     ];
     for rounds in bad {
-        assert!(matches!(Layout::new(&params, rounds.clone()), Err(Error::Mismatch { .. })), "{rounds:?}");
+        assert!(matches!(Layout::new(&params, rounds.clone()), Err(Error::OutOfRange { .. })), "{rounds:?}");
     }
     let layout = Layout::new(&params, vec![spec(4, 2, 0..4)]).unwrap();
     let weights = |weights: &[i8]| {

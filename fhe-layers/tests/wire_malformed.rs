@@ -1,6 +1,5 @@
 //! Decoders of what a peer sends: nothing panics, nothing foreign or out of range passes, what passes is what was sent.
 
-mod fuzz_bodies;
 mod layer_support;
 
 use fhe_layers::kernels::Isa;
@@ -8,6 +7,7 @@ use fhe_layers::params::sets::n2048_q50_tau;
 use fhe_layers::*;
 use layer_support::Model;
 use proptest::prelude::*;
+use sotto_fuzz_bodies::fhe as fuzz_bodies;
 use std::sync::OnceLock;
 
 fn keys() -> &'static (Params, Vec<u8>) {
@@ -72,8 +72,31 @@ fn golden_frames_are_unchanged() {
     let reply = Reply::from_words(vec![1, 0x0102_0304]);
     assert_eq!(reply.to_bytes(), [1, 0, 0, 0, 4, 3, 2, 1]);
     let (params, bytes) = keys();
-    assert_eq!(&bytes[..8], b"SKY1\x01\x00\x12\x00");
+    assert_eq!(&bytes[..8], b"SKY1\x02\x00\x12\x00");
     assert_eq!(&bytes[8..26], params.id().as_bytes());
+}
+
+#[test]
+fn golden_words_of_the_session_forms_are_unchanged() {
+    let widths = Widths::DEFAULT;
+    // 30 bits each, lowest bit first, the two bits after the last word zero.
+    let body = WordBody::from_words(vec![1 << 2, 0x0304_0506 << 2, u32::MAX << 2], widths).unwrap();
+    let bytes = [1, 0, 0, 128, 65, 1, 193, 240, 255, 255, 255, 3];
+    assert_eq!(body.to_bytes(), bytes);
+    assert!(WordBody::from_bytes(widths, 3, &bytes).unwrap() == body);
+    let mut dirty = bytes;
+    dirty[11] |= 1 << 2;
+    assert!(matches!(WordBody::from_bytes(widths, 3, &dirty), Err(Error::Malformed { .. })));
+    assert!(matches!(WordBody::from_bytes(widths, 4, &bytes), Err(Error::Mismatch { .. })));
+    let wide = WordBody::from_words(vec![0, 2], widths);
+    assert_eq!(wide.err(), Some(Error::WordOutOfRange { what: "body", index: 1, limit: 1 << 30 }));
+    let reply = WordReply::from_bytes(widths, 3, &[0x21, 0x43, 0x65, 0x87, 0xa9, 0xcb, 0xed, 0x0f]).unwrap();
+    assert_eq!(reply.words(), [0x54321 << 12, 0xa9876 << 12, 0xfedcb << 12]);
+    assert_eq!(reply.to_bytes(), [0x21, 0x43, 0x65, 0x87, 0xa9, 0xcb, 0xed, 0x0f]);
+    assert!(
+        WordReply::from_bytes(widths, 3, &[0, 0, 0, 0, 0, 0, 0, 0x10]).is_err(),
+        "a bit after the last word"
+    );
 }
 
 proptest! {
@@ -83,6 +106,8 @@ proptest! {
         fuzz_bodies::masks(&bytes);
         fuzz_bodies::body(&bytes);
         fuzz_bodies::reply(&bytes);
+        fuzz_bodies::session_words(&bytes);
+        fuzz_bodies::form(&bytes);
         fuzz_bodies::saved_tables(&bytes);
     }
 

@@ -1,7 +1,6 @@
 #![no_main]
-//! Drives `fuzz_bodies::lease`, which the property tests of `runtime` drive too.
+//! Drives `fuzz_bodies::lease`, which the property tests of `sotto` drive too.
 
-#[path = "../../runtime/tests/fuzz_bodies/mod.rs"]
-mod fuzz_bodies;
+use sotto_fuzz_bodies::runtime as fuzz_bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_bodies::lease(bytes));

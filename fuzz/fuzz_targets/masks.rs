@@ -1,7 +1,6 @@
 #![no_main]
 //! Drives `fuzz_bodies::masks`, which the property tests of `fhe-layers` drive too.
 
-#[path = "../../fhe-layers/tests/fuzz_bodies/mod.rs"]
-mod fuzz_bodies;
+use sotto_fuzz_bodies::fhe as fuzz_bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_bodies::masks(bytes));

@@ -1,8 +1,7 @@
 #![no_main]
 //! Drives `fuzz_bodies::safetensors`, which the property tests of `models` drive too.
 
-#[path = "../../models/tests/fuzz_bodies/mod.rs"]
-mod fuzz_bodies;
+use sotto_fuzz_bodies::models as fuzz_bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     fuzz_bodies::safetensors(bytes);

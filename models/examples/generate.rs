@@ -1,16 +1,16 @@
 //! Generates text in the clear with the dense backend, and says where the time goes.
 //!
-//!     cargo run --release -p models --example generate -- MODEL.gguf [plain|fused] [PROMPT]
+//!     cargo run --release -p sotto-models --example generate -- MODEL.gguf [plain|fused] [PROMPT]
 
-use models::chat_template::Message;
-use models::generate::sampler::argmax;
-use models::generate::stop::TextStream;
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::linear::{LinearBackend, run_pass};
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::split;
+use sotto_models::chat_template::Message;
+use sotto_models::generate::sampler::argmax;
+use sotto_models::generate::stop::TextStream;
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::linear::{LinearBackend, run_pass};
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,14 @@ impl<B: LinearBackend> LinearBackend for Timed<B> {
         &mut self,
         round: usize,
         input: &candle_core::Tensor,
-    ) -> models::Result<Vec<candle_core::Tensor>> {
+    ) -> sotto_models::Result<Vec<candle_core::Tensor>> {
         let start = Instant::now();
         let reply = self.inner.round(round, input);
         self.spent += start.elapsed();
         reply
     }
 
-    fn begin_pass(&mut self, tokens: usize) -> models::Result<()> {
+    fn begin_pass(&mut self, tokens: usize) -> sotto_models::Result<()> {
         self.inner.begin_pass(tokens)
     }
 
@@ -50,15 +50,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let source = ModelSource::open(path)?;
     let opened = start.elapsed();
-    let family = source.config.split_family();
+    let family = &source.config;
     let parts = split(&source, kind, |_| ())?;
     let dense = DenseBackend::from_source(family, &*source.weights, parts.plan.clone())?;
     let mut backend = Timed { inner: dense, spent: Duration::ZERO };
     let mut model = parts.client.causal_model(HeadPrecision::default())?;
     eprintln!("opened in {opened:?}, loaded in {:?}", start.elapsed());
 
-    let text = source.template()?.render(&[Message::new("user", prompt)], true)?;
-    let ids = source.tokenizer.encode(&text)?;
+    let conversation = source.template()?.render(&[Message::new("user", prompt)], true)?;
+    let ids = source.tokenizer.encode_template(&conversation)?;
     let start = Instant::now();
     let mut logits = run_pass(&mut backend, ids.len(), |b| model.forward(&ids, b))?;
     eprintln!("prompt of {} tokens: {:?}, backend {:?}", ids.len(), start.elapsed(), backend.spent);

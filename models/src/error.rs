@@ -26,6 +26,8 @@ pub enum Error {
         field: String,
         /// What is wrong with it.
         reason: String,
+        /// The error of the parser, if there is one.
+        source: Option<BoxedError>,
     },
     /// The architecture is none of the supported families.
     #[error("unsupported architecture {got:?}, supported are {supported}")]
@@ -33,15 +35,27 @@ pub enum Error {
         /// The name found in the file.
         got: String,
         /// The names this crate knows.
-        supported: &'static str,
+        supported: String,
     },
-    /// A configuration value is missing, out of range or contradicts another one.
+    /// A configuration value is missing, asks for something that is not supported, or contradicts another one.
     #[error("model configuration: {field}: {reason}")]
     Config {
         /// The field.
         field: &'static str,
         /// What is wrong with it.
         reason: String,
+        /// The error of the parser, if there is one.
+        source: Option<BoxedError>,
+    },
+    /// A value lies outside its range.
+    #[error("{what} must be {range}, got {got}")]
+    OutOfRange {
+        /// The value.
+        what: &'static str,
+        /// Its range, in words: `1 to 512`.
+        range: String,
+        /// The value found.
+        got: String,
     },
     /// A tensor that the model needs is not in its source.
     #[error("tensor {name} is missing")]
@@ -71,7 +85,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A split on disk contradicts its manifest or the other half.
+    /// Two values that must be equal differ: a split on disk contradicts its manifest or the other half.
     #[error("{}: {field}: expected {expected}, got {got}", path.display())]
     Mismatch {
         /// The file.
@@ -136,8 +150,11 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
     /// A backend of the remote linear layers failed.
     #[error(transparent)]
-    Backend(Box<dyn std::error::Error + Send + Sync>),
+    Backend(BoxedError),
 }
+
+/// The cause of an error, kept for its `source()`.
+pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Error {
     /// Wraps an error of a backend implemented outside this crate.
@@ -149,15 +166,62 @@ impl Error {
         Self::Io { path: path.into(), source }
     }
 
+    /// A damaged file, with the reason in words.
     pub(crate) fn malformed(
         path: impl Into<PathBuf>,
         field: impl Into<String>,
         reason: impl std::fmt::Display,
     ) -> Self {
-        Self::Malformed { path: path.into(), field: field.into(), reason: reason.to_string() }
+        Self::Malformed { path: path.into(), field: field.into(), reason: reason.to_string(), source: None }
+    }
+
+    /// A damaged file, as a parser reported it.
+    pub(crate) fn malformed_by(
+        path: impl Into<PathBuf>,
+        field: impl Into<String>,
+        source: impl Into<BoxedError>,
+    ) -> Self {
+        let source = source.into();
+        Self::Malformed {
+            path: path.into(),
+            field: field.into(),
+            reason: source.to_string(),
+            source: Some(source),
+        }
     }
 
     pub(crate) fn config(field: &'static str, reason: impl std::fmt::Display) -> Self {
-        Self::Config { field, reason: reason.to_string() }
+        Self::Config { field, reason: reason.to_string(), source: None }
+    }
+
+    /// An unusable configuration, as a parser reported it.
+    pub(crate) fn config_by(field: &'static str, source: impl Into<BoxedError>) -> Self {
+        let source = source.into();
+        Self::Config { field, reason: source.to_string(), source: Some(source) }
+    }
+
+    pub(crate) fn out_of_range(
+        what: &'static str,
+        range: impl std::fmt::Display,
+        got: impl std::fmt::Display,
+    ) -> Self {
+        Self::OutOfRange { what, range: range.to_string(), got: got.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn the_parsers_error_is_kept_as_the_source() {
+        let parse = || serde_json::from_str::<u8>("x").unwrap_err();
+        for error in [Error::malformed_by("f", "header", parse()), Error::config_by("config.json", parse())] {
+            let source = error.source().expect("the parser's error");
+            assert!(source.downcast_ref::<serde_json::Error>().is_some());
+            assert!(error.to_string().contains(&source.to_string()), "{error}");
+        }
+        assert_eq!(Error::out_of_range("n", "1 to 5", 6).to_string(), "n must be 1 to 5, got 6");
     }
 }

@@ -19,19 +19,20 @@
 //! |---|---|
 //! | [`source`] | opens GGUF files and model directories |
 //! | [`split`] | plans (`plain`: four rounds per block, `fused`: two), parts, manifests, digests |
-//! | [`llama`], [`gpt2`], [`bert`] | the families: local operations, plans |
+//! | [`families`] | the table of families, configurations, names of tensors, plans, forward passes |
+//! | [`formats`] | GGUF, safetensors and ONNX files |
 //! | [`linear`] | the backend trait, float matrices, int8 quantization |
-//! | [`layers`] | local operations |
+//! | [`local_ops`] | local operations |
 //! | [`tokenizer`], [`chat_template`], [`generate`] | text to tokens, logits to text |
 //!
 //! # Example
 //! One linear layer, quantized, through the same interface as a server's:
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use models::linear::{dense::DenseBackend, quantize::quantize, run_pass};
-//! use models::split::plan::{PlanKind, PlanRound, SplitPlan};
+//! use sotto_models::linear::{dense::DenseBackend, quantize::quantize, run_pass};
+//! use sotto_models::split::plan::{PlanKind, PlanRound, SplitPlan};
 //!
-//! # fn main() -> models::Result<()> {
+//! # fn main() -> sotto_models::Result<()> {
 //! let round = PlanRound::new("blk.0.mlp", 2, [("blk.0.up".to_owned(), 3, 0..2)]);
 //! let weights = Tensor::new(&[[1f32, 0.], [0., -2.], [0.5, 0.5]], &Device::Cpu)?;
 //! let int8 = quantize(&round, &[weights], PlanKind::Plain.column_power())?;
@@ -48,13 +49,13 @@
 //!
 //! A whole model (`examples/generate.rs` is a program that does this):
 //! ```no_run
-//! use models::generate::sampler::argmax;
-//! use models::layers::head::HeadPrecision;
-//! use models::linear::{dense::DenseBackend, run_pass};
-//! use models::source::ModelSource;
-//! use models::split::{plan::PlanKind, split};
+//! use sotto_models::generate::sampler::argmax;
+//! use sotto_models::local_ops::head::HeadPrecision;
+//! use sotto_models::linear::{dense::DenseBackend, run_pass};
+//! use sotto_models::source::ModelSource;
+//! use sotto_models::split::{plan::PlanKind, split};
 //!
-//! # fn main() -> models::Result<()> {
+//! # fn main() -> sotto_models::Result<()> {
 //! let source = ModelSource::open("SmolLM2-135M-Instruct.Q4_1.gguf")?;
 //! let parts = split(&source, PlanKind::Plain, |_rounds| ())?;
 //! let mut backend = DenseBackend::from_quantized(parts.plan.clone(), &parts.server)?;
@@ -70,20 +71,17 @@
 //! # }
 //! ```
 
-pub mod bert;
 pub mod chat_template;
-pub mod config;
 pub mod error;
+pub mod families;
+pub mod formats;
 pub mod generate;
-pub mod gpt2;
-pub mod layers;
 pub mod limits;
 pub mod linear;
-pub mod llama;
+pub mod local_ops;
 pub mod model;
 pub mod source;
 pub mod split;
 pub mod tokenizer;
-pub mod weights;
 
 pub use error::{Error, Result};

@@ -9,6 +9,8 @@ pub const MAX_CONTEXT: usize = 1 << 20;
 /// Length of a hidden or intermediate vector. The encrypted layer's sums stay in range up to 32,768 columns
 /// (design document, "Body half"); the clear backends take no more either, so that one bound holds everywhere.
 pub const MAX_WIDTH: usize = 32_768;
+/// Labels of a token classifier; the largest tag sets in use have a few hundred.
+pub const MAX_LABELS: usize = 4096;
 /// Bytes of a JSON file (`config.json`, `tokenizer.json`, manifests). Largest tokenizer in use: 33 MB (Gemma).
 pub const MAX_JSON_BYTES: u64 = 128 << 20;
 /// Bytes of a chat template. Largest in use: 20 KB.

@@ -1,16 +1,13 @@
 //! Readers of model files and manifests: nothing panics, and what is read has the form that was announced.
 
-mod fuzz_bodies;
-#[path = "support/tiny.rs"]
-mod tiny;
-
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::{ProtocolBinding, split};
 use proptest::prelude::*;
 use serde_json::json;
+use sotto_fuzz_bodies::models as fuzz_bodies;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::{ProtocolBinding, split};
+use sotto_testing::tiny::Tiny;
 use std::sync::OnceLock;
-use tiny::Tiny;
 
 /// Small sound files: GGUF, safetensors, server manifest.
 fn sound() -> &'static [Vec<u8>; 3] {
@@ -138,7 +135,7 @@ proptest! {
             bytes
         };
         let [gguf, safetensors, manifest] = sound();
-        // The headers are what can be wrong; behind them are numbers.
+        // The headers are what can be wrong; numbers follow them.
         fuzz_bodies::gguf(&change(gguf, 3000));
         fuzz_bodies::safetensors(&change(safetensors, 2000));
         fuzz_bodies::manifest(&change(manifest, usize::MAX));

@@ -5,21 +5,21 @@ mod support;
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{D, Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
-use models::config::ModelConfig;
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::llama::Llama;
-use models::model::CausalModel;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::weights::MemorySource;
+use sotto_models::families::Decoder;
+use sotto_models::formats::MemorySource;
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::local_ops::embedding::Embedding;
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::model::CausalModel;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
 use std::fs::File;
 
-fn build(source: &ModelSource, kind: PlanKind) -> (Llama, DenseBackend) {
-    let family = source.config.split_family();
-    let ModelConfig::Llama(config) = &source.config else { panic!("the model is a Llama") };
+fn build(source: &ModelSource, kind: PlanKind) -> (Decoder, DenseBackend) {
+    let family = &source.config;
     let local = MemorySource::new(family.local_tensors(&*source.weights, kind).unwrap());
-    let model = Llama::new(config.clone(), kind, &local, HeadPrecision::Float).unwrap();
+    let embedding = Embedding::Float(source.weights.get("token_embd.weight").unwrap());
+    let model = Decoder::new(family.clone(), kind, &local, embedding, HeadPrecision::Float).unwrap();
     let backend = DenseBackend::from_source(family, &*source.weights, family.plan(kind).unwrap()).unwrap();
     (model, backend)
 }
@@ -115,12 +115,12 @@ fn bad_tokens_and_a_full_context_are_refused_and_leave_the_cache() {
     assert!(model.forward(&[], &mut backend).is_err());
     assert!(matches!(
         model.forward(&[49_152], &mut backend),
-        Err(models::Error::TokenOutOfRange { got: 49_152, vocab: 49_152 })
+        Err(sotto_models::Error::TokenOutOfRange { got: 49_152, vocab: 49_152 })
     ));
     let long = vec![1; model.context_length() - 1];
     assert!(matches!(
         model.forward(&long, &mut backend),
-        Err(models::Error::ContextFull { limit: 8192, cached: 2, requested: 8191 })
+        Err(sotto_models::Error::ContextFull { limit: 8192, cached: 2, requested: 8191 })
     ));
     assert_eq!(model.len(), 2);
 }

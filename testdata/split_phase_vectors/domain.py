@@ -27,9 +27,9 @@ def field(value):
 
 
 def expand(context, *fields):
-    """BLAKE3 in key-derivation mode: version 1, the fields; words masked to 50 bits, rejected when not below Q."""
+    """BLAKE3 in key-derivation mode: version 2, the fields; words masked to 50 bits, rejected when not below Q."""
     hasher = blake3(derive_key_context=context)
-    hasher.update(field(1))
+    hasher.update(field(2))
     for value in fields:
         hasher.update(field(value))
     words = struct.iter_unpack("<Q", hasher.digest(length=16 * N))
@@ -51,6 +51,7 @@ def main():
         "points": summary(points),
         "public_mask_round_1_poly_1": summary(expand("sotto 2026 public mask A", *instance, 1, 1)),
         "key_mask_level_1": summary(expand("sotto 2026 key switch mask ka", *instance, 1)),
+        "session_key_mask_seed_6": summary(expand("sotto 2026 session key mask pk_a", *instance, bytes([6] * 32))),
         "public_key_mask_seed_5": summary(expand("sotto 2026 public key mask", bytes([5] * 32))),
     }, indent=1))
 

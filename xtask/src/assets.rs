@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 use std::path::Path;
 
 /// `(program, crate)`.
-const PROGRAMS: &[(&str, &str)] = &[("sotto", "runtime"), ("anonymize", "anonymizer")];
+const PROGRAMS: &[(&str, &str)] = &[("sotto", "sotto"), ("anonymize", "anonymizer")];
 
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 

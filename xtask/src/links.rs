@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-/// Documents whose module paths (`runtime::server::bodies`) must be modules or items.
+/// Documents whose module paths (`sotto_server::bodies`) must be modules or items.
 const WITH_MODULES: &str = "ARCHITECTURE.md";
 
 /// Rows that the table of [`WITH_MODULES`] has at least.
@@ -205,7 +205,8 @@ fn numbered(slug: &str, count: usize) -> String {
 fn check_path(tree: &Tree, file: &str, span: &str, broken: &mut Vec<String>) {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_-./{},*".contains(c);
     let Some((top, _)) = span.split_once('/') else { return };
-    if !span.chars().all(legal) || !tree.folders.contains(top) {
+    // `/v1/models` is a route, not a path.
+    if top.is_empty() || !span.chars().all(legal) || !tree.folders.contains(top) {
         return;
     }
     for path in expand(span) {
@@ -243,10 +244,13 @@ fn check_modules(tree: &Tree, file: &str, text: &str, broken: &mut Vec<String>) 
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     for word in text.split(|c| !legal(c)).filter(|word| word.contains("::")) {
         let names: Vec<_> = word.split("::").collect();
-        let folder = names[0].replace('_', "-");
-        if !tree.has(&format!("{folder}/src/lib.rs")) {
+        let package = names[0].replace('_', "-");
+        let name = package.strip_prefix("sotto-").unwrap_or(&package);
+        let folders = ["", "runtime/", "anonymizer/"].map(|above| format!("{above}{name}"));
+        let Some(folder) = folders.into_iter().find(|folder| tree.has(&format!("{folder}/src/lib.rs")))
+        else {
             continue;
-        }
+        };
         let source = |names: &[&str]| {
             let path = format!("{folder}/src/{}", names.join("/"));
             [format!("{path}.rs"), format!("{path}/mod.rs")]

@@ -18,6 +18,7 @@ mod assets;
 mod ci;
 mod crate_docs;
 mod features;
+mod fuzz;
 mod layout;
 mod links;
 mod readme;
@@ -54,6 +55,14 @@ enum Task {
         #[arg(long, conflicts_with = "full")]
         ci: bool,
     },
+    /// Fuzz every decoder with libFuzzer; needs a nightly toolchain and cargo-fuzz.
+    Fuzz {
+        /// Minutes for all targets together.
+        #[arg(long, default_value_t = 20.0)]
+        minutes: f64,
+        /// Only these targets.
+        targets: Vec<String>,
+    },
     /// Lint the Dockerfile; write man pages and shell completions.
     Assets,
 }
@@ -69,6 +78,7 @@ fn main() -> anyhow::Result<()> {
         Task::Features => features::run(),
         Task::Readme => readme::run(),
         Task::Trust { full, ci } => trust::run(trust::Budget::from_flags(full, ci)),
+        Task::Fuzz { minutes, targets } => fuzz::run(minutes, &targets),
         Task::Assets => assets::run(),
     }
 }

@@ -27,7 +27,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    if let Some(code) = runtime::cli::serve_if_asked() {
+    if let Some(code) = sotto::serve_if_asked() {
         return Ok(code);
     }
     let args = Args::parse();

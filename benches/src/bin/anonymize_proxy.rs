@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anonymizer::config::Config;
 use anonymizer::detect::DetectOptions;
 use anonymizer::model::{BackendChoice, ModelDetector, ModelOptions};
-use anonymizer::proxy::worker::Worker;
+use anonymizer::proxy::scan_thread::ScanThread;
 use anonymizer::proxy::{self, ProxyOptions};
 use anonymizer::scan::{Rules, Scanner};
 use anyhow::Context;
@@ -18,8 +18,8 @@ use benches::check::Checks;
 use benches::machine::Machine;
 use benches::output::{envelope, print_json};
 use clap::Parser;
-use runtime::fetch::NoProgress;
 use serde_json::json;
+use sotto_storage::NoProgress;
 
 /// Measures the proxy with the real detection model, its linear layers in the clear, against its own provider.
 #[derive(Parser)]
@@ -44,7 +44,7 @@ const ANSWER: usize = 20;
 const ADDED_MS: f64 = 20.0;
 
 fn main() -> anyhow::Result<ExitCode> {
-    if let Some(code) = runtime::cli::serve_if_asked() {
+    if let Some(code) = sotto::serve_if_asked() {
         return Ok(code);
     }
     let args = Args::parse();
@@ -117,13 +117,14 @@ fn detector() -> anyhow::Result<ModelDetector> {
 
 fn start_proxy(rules: &Arc<Rules>, provider: SocketAddr) -> anyhow::Result<SocketAddr> {
     let (own, model) = (Arc::clone(rules), detector()?);
-    let worker = Worker::start(Arc::clone(rules), move || Ok(Scanner::new(own, Box::new(model))))?;
+    let scans = ScanThread::start(Arc::clone(rules), move || Ok(Scanner::new(own, Box::new(model))))?;
     let options = ProxyOptions {
         upstream: format!("http://{provider}/v1"),
         upstream_key: None,
         key: KEY.to_owned().into(),
         audit: None,
         allow_attachments: false,
+        hint: false,
     };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -132,7 +133,7 @@ fn start_proxy(rules: &Arc<Rules>, provider: SocketAddr) -> anyhow::Result<Socke
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            proxy::run(listener, worker, options, std::future::pending()).await.map_err(anyhow::Error::from)
+            proxy::run(listener, scans, options, std::future::pending()).await.map_err(anyhow::Error::from)
         })
     });
     Ok(address)

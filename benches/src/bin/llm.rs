@@ -20,6 +20,9 @@ struct Args {
     /// Tokens that share one batch of keys and masks
     #[arg(long, default_value_t = 64)]
     tokens_per_batch: usize,
+    /// Wire form: auto, lean, stateless, full, or lean:B/R/S
+    #[arg(long, default_value = "auto")]
+    wire: sotto_client::WirePreference,
     /// Worker threads (default: all cores)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -35,8 +38,12 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let machine = Machine::detect(rayon::current_num_threads());
     let mut checks = Checks::new();
-    let bench =
-        LlmBench { shape: args.shape, tokens: usize::try_from(args.tokens)?, tau: args.tokens_per_batch };
+    let bench = LlmBench {
+        shape: args.shape,
+        tokens: usize::try_from(args.tokens)?,
+        tau: args.tokens_per_batch,
+        wire: args.wire,
+    };
     let report = llm_run::run(&bench, &mut checks)?;
     print_json(&envelope(&machine, &checks, &report)?)?;
     Ok(if checks.all_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

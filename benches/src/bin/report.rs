@@ -182,10 +182,13 @@ fn refresh_root(
     let root = root.parent().and_then(Path::parent).context("benches lies in the repository")?;
     let name = folder.file_name().context("the run folder has a name")?.to_string_lossy();
     let link = format!("benches/runs/{name}/");
+    let machine = |link: &str| format!("\nMachine: {line}. Commands and raw output: [{link}]({link}).\n");
+    readme::refresh(&root.join("README.md"), &(readme::headlines(figures, &link) + &machine(&link)))?;
+    // The guide lies one folder deeper.
+    let link = format!("../{link}");
     let mut text = readme::table(figures, &link);
     if let Some((file, caption)) = pictures.first() {
         text.push_str(&format!("\n![{caption}]({link}{file})\n"));
     }
-    text.push_str(&format!("\nMachine: {line}. Commands and raw output: [{link}]({link}).\n"));
-    readme::refresh(&root.join("README.md"), &text)
+    readme::refresh(&root.join("docs/benchmarks.md"), &(text + &machine(&link)))
 }

@@ -19,13 +19,15 @@
 //! Source: R. Freivalds, *Probabilistic machines can use less running time*, IFIP 1977; the modulus and the rounding
 //! are this protocol's.
 
-use super::encrypt::Fixed;
+use super::scale::Fixed;
 use crate::ciphertext::{Body, Reply};
 use crate::error::{Error, Result};
+use crate::form::{WORD_BITS, Widths, WireForm};
 use crate::layout::RoundSpec;
 use crate::noise::bounds;
 use crate::params::{BODY_BITS, Params, REPLY_BITS};
 use crate::random::noise::NoiseRng;
+use crate::words::{WordBody, WordReply};
 use zeroize::Zeroizing;
 
 /// Test vectors of a round: a wrong reply passes with probability `2^-VECTORS`.
@@ -40,7 +42,7 @@ const ROUNDING: u64 = 1 << (DROPPED_BITS - 1);
 /// Values may be off by this many standard deviations of the documented noise.
 const VALUE_SIGMAS: f64 = 12.0;
 
-/// Rows of a round at most: sums of `127 rows` fit an `i32`.
+/// Maximum rows of a round: sums of `127 rows` fit an `i32`.
 const MAX_ROUND_ROWS: usize = 1 << 24;
 
 /// The secret test vectors of one round and their products with its weights.
@@ -68,8 +70,8 @@ impl RoundCheck {
         Error::check("matrices of a round", spec.matrices.len(), matrices.len())?;
         let rows = spec.rows();
         if rows > MAX_ROUND_ROWS {
-            let (expected, got) = (MAX_ROUND_ROWS as u64, rows as u64);
-            return Err(Error::Mismatch { what: "rows of a round (at most)", expected, got });
+            let got = rows as u64;
+            return Err(Error::OutOfRange { what: "rows of a round", range: "at most 2^24", got });
         }
         let mut bytes = Zeroizing::new(vec![0u8; 4 * rows]);
         rng.fill_bytes(&mut bytes);
@@ -105,7 +107,31 @@ impl RoundCheck {
         self.choices.len()
     }
 
-    /// The vectors that `reply` to `body` does not fit, bit `k` for vector `k`: 0 for an honest reply, always.
+    /// As [`RoundCheck::reply_misfits`] in the stateless form: the same modulo `2^32`, with replies of `R` bits.
+    ///
+    /// An honest sum is within `2^(31 - R) |r_k|_1`. In the lean form there is no such check: a reply contains words that the
+    /// client does not know.
+    ///
+    /// # Errors
+    /// As [`RoundCheck::reply_misfits`].
+    pub fn word_misfits(&self, body: &WordBody, reply: &WordReply, widths: Widths) -> Result<u32> {
+        Error::check("words of a body", self.d_in, body.words().len())?;
+        Error::check("words of a reply", self.rows(), reply.words().len())?;
+        let left = self.subset_sums(reply.words().iter().copied(), u32::wrapping_add);
+        let mut right = [0u32; VECTORS];
+        for (&word, column) in body.words().iter().zip(self.sums.chunks_exact(VECTORS)) {
+            each_vector(&mut right, |k, sum| {
+                *sum = sum.wrapping_add(word.wrapping_mul(column[k].cast_unsigned()))
+            });
+        }
+        let rounding = 1u64 << (WORD_BITS - 1 - widths.reply());
+        Ok(misfits(|k| {
+            let difference = left[k].wrapping_sub(right[k]).cast_signed();
+            u64::from(difference.unsigned_abs()) > rounding * self.included[k]
+        }))
+    }
+
+    /// The vectors that `reply` to `body` does not fit in the full form, bit `k` for vector `k`: 0 for an honest reply, always.
     ///
     /// Which bits are set is a secret; whether any is may be acted upon.
     ///
@@ -139,6 +165,21 @@ impl RoundCheck {
     /// # Errors
     /// [`Error::Mismatch`] for another number of values.
     pub fn value_misfits(&self, params: &Params, max_row_norm: f64, x: &[f32], y: &[f32]) -> Result<u32> {
+        self.value_misfits_in(WireForm::Full, params, max_row_norm, x, y)
+    }
+
+    /// As [`RoundCheck::value_misfits`] for results of `form`.
+    ///
+    /// # Errors
+    /// As [`RoundCheck::value_misfits`].
+    pub fn value_misfits_in(
+        &self,
+        form: WireForm,
+        params: &Params,
+        max_row_norm: f64,
+        x: &[f32],
+        y: &[f32],
+    ) -> Result<u32> {
         Error::check("activations", self.d_in, x.len())?;
         Error::check("outputs", self.rows(), y.len())?;
         let fixed = Fixed::new(params, max_row_norm, x);
@@ -152,10 +193,11 @@ impl RoundCheck {
         }
         // Per row: packing, re-randomisation and switching are as good as independent; the reply's rounding is not
         // when rows are alike, so it counts in full.
-        let per_row = bounds::packing(params) + bounds::rerandomisation(params) + bounds::mask_switch(params);
-        let rounding = params.q() as f64 / 2f64.powi(REPLY_BITS as i32 + 1) + 1.0;
+        let parts = bounds::parts(params, form, 1.0);
+        let per_row = parts.key_switch + parts.rerandomisation + parts.mask + parts.words;
+        let rounding = params.q() as f64 / 2f64.powi(form.reply_bits() as i32 + 1) + 1.0;
         // Noise, switching and fixed point of the input are common to all rows: they go through `c_k`.
-        let per_square = bounds::body(params, 1.0) + 1.0 / 12.0;
+        let per_square = parts.body + 1.0 / 12.0;
         // A decoded value is an f32.
         let decoded = y.iter().map(|&value| f64::from(value).abs()).sum::<f64>() * 2f64.powi(-24);
         Ok(misfits(|k| {
@@ -301,6 +343,27 @@ mod tests {
             wrong[row] = wrong[row].wrapping_add(error);
             let seen = check.reply_misfits(&body, &Reply::from_words(wrong)).unwrap();
             prop_assert_eq!(seen, check.choices[row]);
+        }
+
+        /// The same in the stateless form.
+        #[test]
+        fn word_errors_are_seen_by_the_vectors_of_their_row(
+            seed: u64, words in prop::collection::vec(any::<u32>(), 9), row in 0usize..61, error in 1u32 << 8..1 << 19,
+        ) {
+            let widths = Widths::STATELESS;
+            let (raw, dense) = weights(seed);
+            let check = check(&raw, seed);
+            let words: Vec<u32> = words.into_iter().map(|word| word & 0xffff_fff0).collect();
+            let product = |row: &[i64; 9]| -> u32 {
+                row.iter().zip(&words).fold(0, |sum, (&w, &v)| sum.wrapping_add((w as u32).wrapping_mul(v)))
+            };
+            let up: Vec<u32> = dense.iter().map(|row| product(row).wrapping_add(1 << 11) & 0xffff_f000).collect();
+            let body = WordBody::from_words(words.clone(), widths).unwrap();
+            let reply = |words| WordReply::new(words, widths);
+            prop_assert_eq!(check.word_misfits(&body, &reply(up.clone()), widths).unwrap(), 0);
+            let mut wrong = up;
+            wrong[row] = wrong[row].wrapping_add(error << 12);
+            prop_assert_eq!(check.word_misfits(&body, &reply(wrong), widths).unwrap(), check.choices[row]);
         }
     }
 

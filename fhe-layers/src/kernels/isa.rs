@@ -34,7 +34,7 @@ pub enum IsaError {
     /// This processor does not have it.
     #[error("instruction set {requested} is not supported by this processor (best: {best})")]
     Unsupported {
-        /// What was asked for.
+        /// What was requested.
         requested: Isa,
         /// What [`Isa::detect`] found.
         best: Isa,
@@ -107,7 +107,7 @@ impl Isa {
         }
     }
 
-    /// Guard in front of every vector kernel: what makes the call sound.
+    /// Guard before every vector kernel: what makes the call sound.
     #[inline]
     pub(crate) fn assert_supported(self) {
         assert!(self.is_supported(), "instruction set {self} is not supported by this processor");

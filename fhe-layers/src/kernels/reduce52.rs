@@ -2,7 +2,7 @@
 //!
 //! Everything rests on the Shoup product of [`crate::arith::Factor52`]: for `x < 2^52`, [`Reducer::shoup`] gives
 //! `x * factor mod q` in `[0, 2q)`.
-#![allow(unsafe_code, reason = "AVX-512 intrinsics; every caller runs behind Isa::assert_supported")]
+#![allow(unsafe_code, reason = "AVX-512 intrinsics; every caller runs after Isa::assert_supported")]
 
 use std::arch::x86_64::*;
 

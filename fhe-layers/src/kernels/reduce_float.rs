@@ -9,7 +9,7 @@
 //! integer below `2^52`, so that a fused multiply-add gives it exactly, and `h - k q + l` is `a w` modulo `q`.
 //!
 //! Time does not depend on the values: none is denormal, and there is no branch on them.
-#![allow(unsafe_code, reason = "AVX-512 intrinsics; every caller runs behind Isa::assert_supported")]
+#![allow(unsafe_code, reason = "AVX-512 intrinsics; every caller runs after Isa::assert_supported")]
 
 use std::arch::x86_64::*;
 use std::array::from_fn;

@@ -9,6 +9,8 @@ pub mod sets;
 use crate::arith::Modulus;
 use crate::error::ParamsError;
 use crate::kernels::pointwise::Gadget;
+use sets::Gear;
+pub use sets::Set;
 
 /// Bits of a body word on the wire.
 pub const BODY_BITS: u32 = 40;
@@ -34,33 +36,53 @@ pub struct Params {
 }
 
 impl Params {
-    /// The set `n = 2048`, `q = 2^50 - 2^14 + 1`, TUniform(5), two signed digits of 15 bits, for `tau` tokens per batch.
+    /// [`Set::Default`] for `tau` tokens per batch.
     ///
     /// # Errors
     /// [`ParamsError::OutOfRange`] unless `tau` is a power of two in `8..=1024`.
     pub fn n2048_q50(tau: usize) -> Result<Self, ParamsError> {
-        Self::checked(sets::N, sets::Q, tau, sets::NOISE_BOUND, &format!("n2048-q50-t5-tau{tau}"))
+        Set::Default.params(tau)
     }
 
-    /// Any ring and noise: refused when below [`security::REQUIRED_BITS`] or impossible.
+    /// Any ring and noise, with the gadget of [`Set::Default`].
     ///
     /// # Errors
-    /// [`ParamsError`], naming what is wrong.
+    /// [`ParamsError::Insecure`] below [`security::REQUIRED_BITS`], [`ParamsError::OutOfRange`] for a value that the code
+    /// does not admit.
     pub fn checked(n: usize, q: u64, tau: usize, noise_bound: u32, id: &str) -> Result<Self, ParamsError> {
-        let estimated_bits = security::estimated_bits(n, q, noise_bound);
-        if estimated_bits < security::REQUIRED_BITS {
-            return Err(ParamsError::Insecure { estimated_bits, required_bits: security::REQUIRED_BITS });
-        }
-        Self::possible(n, q, tau, noise_bound, id)
+        require_security(n, q, noise_bound)?;
+        Self::possible(n, q, tau, Gear { noise_bound, ..Set::Default.gear() }, id)
+    }
+
+    pub(crate) fn of_set(n: usize, set: Set, tau: usize) -> Result<Self, ParamsError> {
+        let gear = set.gear();
+        require_security(n, sets::Q, gear.noise_bound)?;
+        Self::possible(n, sets::Q, tau, gear, &format!("{}-tau{tau}", set.prefix()))
     }
 
     /// A ring of 64 coefficients that protects nothing: for tests against the reference vectors.
+    ///
+    /// # Errors
+    /// [`ParamsError::OutOfRange`] unless `tau` is 8, 16 or 32.
     #[cfg(any(test, feature = "insecure-test-params"))]
     pub fn insecure_toy_n64(tau: usize) -> Result<Self, ParamsError> {
-        Self::possible(64, sets::Q, tau, sets::NOISE_BOUND, &format!("INSECURE-TOY-n64-tau{tau}"))
+        Self::insecure_toy_n64_set(tau, Set::Default)
     }
 
-    fn possible(n: usize, q: u64, tau: usize, noise_bound: u32, id: &str) -> Result<Self, ParamsError> {
+    /// As [`Params::insecure_toy_n64`] with noise and gadget of `set`.
+    ///
+    /// # Errors
+    /// As [`Params::insecure_toy_n64`].
+    #[cfg(any(test, feature = "insecure-test-params"))]
+    pub fn insecure_toy_n64_set(tau: usize, set: Set) -> Result<Self, ParamsError> {
+        let name = match set {
+            Set::Default => "",
+            Set::Light => "-light",
+        };
+        Self::possible(64, sets::Q, tau, set.gear(), &format!("INSECURE-TOY-n64{name}-tau{tau}"))
+    }
+
+    fn possible(n: usize, q: u64, tau: usize, gear: Gear, id: &str) -> Result<Self, ParamsError> {
         let range = |name, expected, got| Err(ParamsError::OutOfRange { name, expected, got });
         if !n.is_power_of_two() || !(16..=1 << 15).contains(&n) {
             return range("n", "a power of two in 16..=32768", n as u64);
@@ -71,10 +93,10 @@ impl Params {
         if !tau.is_power_of_two() || tau < 8 || tau > n / 2 {
             return range("tau", "a power of two in 8..=n/2", tau as u64);
         }
-        if !(1..=MAX_NOISE_BOUND).contains(&noise_bound) {
-            return range("noise bound", "in 1..=6", u64::from(noise_bound));
+        if !(1..=MAX_NOISE_BOUND).contains(&gear.noise_bound) {
+            return range("noise bound", "in 1..=6", u64::from(gear.noise_bound));
         }
-        let (levels, base_log, drop) = (sets::LEVELS, sets::BASE_LOG, sets::DROP);
+        let Gear { noise_bound, levels, base_log, drop } = gear;
         Ok(Self { n, q, tau, noise_bound, levels, base_log, drop, id: id.to_owned() })
     }
 
@@ -122,11 +144,23 @@ impl Params {
     pub fn security_bits(&self) -> u32 {
         security::estimated_bits(self.n, self.q, self.noise_bound)
     }
-    /// Name that goes into digests and wire forms.
+    /// Name that goes into digests and wire formats.
     pub fn id(&self) -> &str {
         &self.id
+    }
+    /// Quantum security in bits, see [`security`].
+    pub fn quantum_security_bits(&self) -> u32 {
+        security::quantum_bits(self.n, self.q, self.noise_bound)
     }
     pub(crate) fn gadget(&self) -> Gadget {
         Gadget::new(self.levels, self.base_log, self.drop)
     }
+}
+
+fn require_security(n: usize, q: u64, noise_bound: u32) -> Result<(), ParamsError> {
+    let estimated_bits = security::estimated_bits(n, q, noise_bound);
+    if estimated_bits < security::REQUIRED_BITS {
+        return Err(ParamsError::Insecure { estimated_bits, required_bits: security::REQUIRED_BITS });
+    }
+    Ok(())
 }

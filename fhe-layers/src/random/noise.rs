@@ -1,11 +1,14 @@
-//! Noise of bodies and re-randomisation of masks: AES-128 in counter mode seeded by the operating system.
+//! Noise of bodies and keys, and the server's session randomness: AES-256 in counter mode seeded by the operating system.
 //!
-//! The stream is that of tfhe's generator, and so is every value made of it, bit for bit. It is drawn in blocks, where tfhe's
-//! goes byte by byte, which took 15 % of the time of a token; and its key schedule is wiped. See ADR 0008.
+//! Values are made from the stream as tfhe makes them (TUniform from one byte, bits lowest first). The stream is drawn in
+//! blocks, where tfhe's goes byte by byte, which took 15 % of the time of a token; and its key schedule is wiped. See ADR
+//! 0008 and ADR 0010.
 
 use crate::error::{Error, Result};
+use crate::guard::ForkGuard;
+use crate::kernels::{Isa, pointwise};
 use crate::params::Params;
-use aes::Aes128;
+use aes::Aes256;
 use ctr::Ctr128LE;
 use ctr::cipher::{Iv, Key, KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
@@ -14,39 +17,46 @@ use zeroize::Zeroizing;
 const CHUNK: usize = 256;
 
 /// The cipher and what is left of its last block.
-pub(crate) type Stream = Ctr128LE<Aes128>;
+pub(crate) type Stream = Ctr128LE<Aes256>;
 
 /// A generator of noise.
 ///
 /// It belongs to the process that made it: a fork would draw the same noise a second time, so slots refuse it there.
 pub struct NoiseRng {
     stream: Stream,
-    process: u32,
+    /// `None` for generators that replay a job: they encrypt nothing.
+    guard: Option<ForkGuard>,
 }
 
 impl NoiseRng {
-    /// Seeded with 128 bits of the operating system's entropy.
+    /// Seeded with 256 bits of the operating system's entropy.
     ///
     /// # Errors
     /// [`Error::Entropy`] when it gives none.
     pub fn from_os() -> Result<Self> {
-        Ok(Self::from_key(&*seed_from_os()?))
+        let mut key = Zeroizing::new([0u8; 32]);
+        fill_from_os(&mut *key)?;
+        let guard = Some(ForkGuard::new()?);
+        Ok(Self { guard, ..Self::from_key(&key) })
     }
 
-    /// A deterministic generator: for tests, and for replaying a job whose seed is kept secret. Two messages encrypted with
-    /// generators of one seed carry the same noise.
+    /// A deterministic generator: for tests. Two messages encrypted with generators of one seed carry the same noise.
     pub fn from_seed(seed: u128) -> Self {
-        Self::from_key(&Zeroizing::new(seed.to_le_bytes()))
+        let mut key = Zeroizing::new([0u8; 32]);
+        key[..16].copy_from_slice(&seed.to_le_bytes());
+        Self { guard: ForkGuard::new().ok(), ..Self::from_key(&key) }
     }
 
-    /// The stream of an AES key, from block 0 on.
-    fn from_key(key: &[u8; 16]) -> Self {
+    /// The stream of an AES-256 key, from block 0 on: for replaying a job whose key is kept secret.
+    pub(crate) fn from_key(key: &[u8; 32]) -> Self {
         let key: &Key<Stream> = key.into();
-        Self { stream: Stream::new(key, &Iv::<Stream>::default()), process: std::process::id() }
+        Self { stream: Stream::new(key, &Iv::<Stream>::default()), guard: None }
     }
 
-    pub(crate) fn belongs_to(&self, process: u32) -> bool {
-        self.process == process
+    /// # Errors
+    /// [`Error::Forked`] unless this process made the generator.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.guard.map_or(Ok(()), |guard| guard.check())
     }
 
     /// TUniform noise as signed bytes, one byte of the stream each.
@@ -64,11 +74,17 @@ impl NoiseRng {
         for out in out.chunks_mut(8 * CHUNK) {
             let bytes = &mut bytes[..out.len().div_ceil(8)];
             self.fill_bytes(bytes);
-            for (bits, &byte) in out.chunks_mut(8).zip(&*bytes) {
-                for (index, bit) in bits.iter_mut().enumerate() {
-                    *bit = u64::from(byte >> index & 1);
-                }
-            }
+            spread_bits(bytes, out);
+        }
+    }
+
+    /// As [`NoiseRng::fill_bits`] for a whole number of bytes, with a named instruction set.
+    pub(crate) fn fill_bits_fast(&mut self, isa: Isa, out: &mut [u64]) {
+        let mut bytes = Zeroizing::new([0u8; CHUNK]);
+        for out in out.chunks_mut(8 * CHUNK) {
+            let bytes = &mut bytes[..out.len() / 8];
+            self.fill_bytes(bytes);
+            pointwise::spread_bits(isa, bytes, out);
         }
     }
 
@@ -78,13 +94,21 @@ impl NoiseRng {
     }
 }
 
-/// 128 bits of the operating system's entropy.
-pub(super) fn seed_from_os() -> Result<Zeroizing<[u8; 16]>> {
-    let mut seed = Zeroizing::new([0u8; 16]);
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, seed.as_mut()))
-        .map_err(|error| Error::Entropy(error.to_string()))?;
-    Ok(seed)
+/// The bits of `bytes` as words 0 or 1, lowest first.
+pub(super) fn spread_bits(bytes: &[u8], out: &mut [u64]) {
+    for (bits, &byte) in out.chunks_mut(8).zip(bytes) {
+        for (index, bit) in bits.iter_mut().enumerate() {
+            *bit = u64::from(byte >> index & 1);
+        }
+    }
+}
+
+/// Fills `out` with the operating system's entropy, by one call.
+///
+/// # Errors
+/// [`Error::Entropy`] when it gives none.
+pub(crate) fn fill_from_os(out: &mut [u8]) -> Result<()> {
+    getrandom::fill(out).map_err(Error::Entropy)
 }
 
 /// TUniform(b) of a byte's low `b + 2` bits, as tfhe makes it: half of them, rounded up, less `2^b`. Both ends of
@@ -102,48 +126,48 @@ fn small_noise(params: &Params) -> impl Fn(u8) -> i8 + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::sets::n2048_q50_tau;
-    use tfhe::core_crypto::commons::math::random::{RandomGenerator, Seed, TUniform};
-    use tfhe::core_crypto::prelude::DefaultRandomGenerator;
+    use crate::params::Set;
 
     /// Neither a block of AES nor a chunk of bits ends there.
     const LEN: usize = 9 * CHUNK + 7;
 
     #[test]
-    fn every_draw_is_that_of_the_generator_of_tfhe() {
-        let params = n2048_q50_tau(64).unwrap();
-        for seed in [0, 1, 3 << 100, u128::MAX] {
-            let mut ours = NoiseRng::from_seed(seed);
-            let mut theirs = RandomGenerator::<DefaultRandomGenerator>::new(Seed(seed));
+    fn the_stream_is_aes_256_in_counter_mode() {
+        // Blocks 0 and 1 under the zero key. Block 0: NIST SP 800-38A's cipher on zeros (AESAVS, KAT for the zero key).
+        let mut bytes = [0; 16];
+        NoiseRng::from_key(&[0; 32]).fill_bytes(&mut bytes);
+        assert_eq!(u128::from_be_bytes(bytes), 0xdc95c078_a2408989_ad48a214_92842087);
+    }
 
-            let (mut bytes, mut expected) = (vec![0u8; LEN], vec![0u8; LEN]);
-            ours.fill_bytes(&mut bytes);
-            theirs.fill_slice_with_random_uniform(&mut expected);
-            assert!(bytes == expected, "bytes, seed {seed}");
-
-            let (mut noise, mut expected) = (vec![0i8; LEN], vec![0u8; LEN]);
-            ours.fill_small_noise(&params, &mut noise);
-            let distribution = TUniform::<u8>::new(params.noise_bound());
-            theirs.fill_slice_with_random_from_distribution(&mut expected, distribution);
-            assert!(bytemuck::cast_slice::<i8, u8>(&noise) == expected, "noise, seed {seed}");
-
-            let (mut bits, mut expected) = (vec![0u64; LEN], vec![0u64; LEN]);
-            ours.fill_bits(&mut bits);
-            theirs.fill_slice_with_random_uniform_binary_bits(&mut expected);
-            assert!(bits == expected, "bits, seed {seed}");
+    #[test]
+    fn bits_and_noise_come_from_the_stream_in_order() {
+        let params = Set::Default.params(64).unwrap();
+        let mut bytes = vec![0u8; LEN];
+        NoiseRng::from_seed(5).fill_bytes(&mut bytes);
+        let mut noise = vec![0i8; LEN];
+        NoiseRng::from_seed(5).fill_small_noise(&params, &mut noise);
+        let mut bits = vec![0u64; 8 * LEN];
+        NoiseRng::from_seed(5).fill_bits(&mut bits);
+        for (i, &byte) in bytes.iter().enumerate() {
+            let low = i16::from(byte & 0x7f);
+            assert_eq!(i16::from(noise[i]), (low + 1) / 2 - 32, "byte {i}");
+            assert_eq!((0..8).map(|k| bits[8 * i + k] << k).sum::<u64>(), u64::from(byte), "byte {i}");
         }
     }
 
     #[test]
-    fn noise_is_centred_and_as_wide_as_stated() {
-        let params = n2048_q50_tau(64).unwrap();
-        let mut noise = vec![0; 1 << 16];
-        NoiseRng::from_seed(3).fill_small_noise(&params, &mut noise);
-        let moment =
-            |power| noise.iter().map(|&e| f64::from(e).powi(power)).sum::<f64>() / noise.len() as f64;
-        assert!(noise.iter().all(|&e| (-32..=32).contains(&e)));
-        // Deviation of the estimates: 18.5 / 2^8 and about 341 / 2^8.
-        assert!(moment(1).abs() < 0.4, "{}", moment(1));
-        assert!((moment(2) - params.noise_variance()).abs() < 7.0, "{}", moment(2));
+    fn every_value_of_the_noise_has_its_weight() {
+        for set in Set::ALL {
+            let params = set.params(64).unwrap();
+            let (small, bound) = (small_noise(&params), 1i16 << params.noise_bound());
+            let all: Vec<i16> = (0..=255).map(|byte| i16::from(small(byte))).collect();
+            for value in -bound..=bound {
+                let ends = if value.abs() == bound { 1 } else { 2 };
+                let expected = ends * (256 >> (params.noise_bound() + 2));
+                assert_eq!(all.iter().filter(|&&v| v == value).count(), expected, "{set}: {value}");
+            }
+            let variance = all.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 256.0;
+            assert!((variance - params.noise_variance()).abs() < 1e-9, "{set}: {variance}");
+        }
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::arith::MODULUS_BITS;
 
-/// Version of the protocol that goes into every hash.
-pub const PROTOCOL_VERSION: u64 = 1;
+/// Version of the protocol that goes into every hash. 2: the hint carries `phi^-1`; sessions.
+pub const PROTOCOL_VERSION: u64 = 2;
 
 /// What is being expanded.
 #[derive(Clone, Copy, Debug)]
@@ -17,9 +17,11 @@ pub enum Tag {
     KeyMask,
     /// Mask of a batch's public key.
     PublicKey,
+    /// Mask of a session's public keys, `pk_a`.
+    SessionKey,
 }
 
-/// A hash that is being fed its input.
+/// A hash that takes its input field by field.
 pub struct Xof(blake3::Hasher);
 
 impl Xof {
@@ -29,6 +31,7 @@ impl Xof {
             Tag::PublicMask => "sotto 2026 public mask A",
             Tag::KeyMask => "sotto 2026 key switch mask ka",
             Tag::PublicKey => "sotto 2026 public key mask",
+            Tag::SessionKey => "sotto 2026 session key mask pk_a",
         };
         Self(blake3::Hasher::new_derive_key(context)).word(PROTOCOL_VERSION)
     }

@@ -17,9 +17,9 @@ impl HugeWords {
     /// # Errors
     /// [`Error::Io`] when the system refuses the memory.
     pub(super) fn zeroed(len: usize) -> Result<Self> {
-        let bytes =
-            len.checked_mul(size_of::<u64>()).ok_or_else(|| Error::Io("size of the tables".to_owned()))?;
-        let map = MmapMut::map_anon(bytes.max(1)).map_err(|error| Error::Io(error.to_string()))?;
+        let too_large = || Error::from(std::io::Error::from(std::io::ErrorKind::OutOfMemory));
+        let bytes = len.checked_mul(size_of::<u64>()).ok_or_else(too_large)?;
+        let map = MmapMut::map_anon(bytes.max(1))?;
         // Where the system has no huge pages, small ones serve.
         #[cfg(target_os = "linux")]
         map.advise(memmap2::Advice::HugePage).ok();

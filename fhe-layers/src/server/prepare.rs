@@ -1,8 +1,11 @@
 //! Once per model: the hint by an integer GEMM in the NTT domain, and the packing chain down to its digits.
 //!
 //! `H_j = sum_i W_ji X^-f(i) A_block(i)` at evaluation point `x` is `sum_i W_ji x^-f(i) A_block(i)(x)`: an int8 matrix times
-//! residues, sixteen points at a time. Rows go through in chunks, so the hint never exists whole, and is dropped.
+//! residues, sixteen points at a time. Packing multiplies what it packs by `phi`; the residues are multiplied by `phi^-1`
+//! modulo `q` beforehand, so that the packed phase is `-(H s)` itself and nothing is multiplied by `phi` online. Rows go
+//! through in chunks, so the hint never exists whole, and is dropped.
 
+use super::digits::store_mask;
 use super::huge::HugeWords;
 use super::table::{Filling, PreparedModel, TableForm};
 use super::weights::{RoundWeights, ServerWeights};
@@ -11,12 +14,12 @@ use crate::instance::Instance;
 use crate::kernels::hint::{HintPanel, PANEL_POINTS, StridedRows, hint_panel_product};
 use crate::kernels::mask_mac::MacKey;
 use crate::kernels::pointwise;
-use crate::packing::Packing;
+use crate::packing::{Packed, Packing};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of the hint that exist at once, at most; fewer towards the end.
+/// Maximum rows of the hint that exist at once; fewer towards the end.
 const MAX_CHUNK_ROWS: usize = 2048;
 
 /// How preparing reports and where it runs (the current rayon pool).
@@ -64,17 +67,22 @@ impl PreparedModel {
         let mut tables = Filling::zeroed(&instance, form)?;
         let mut done = 0;
         while done < blocks {
-            let chunk = done..done + chunk_blocks(blocks - done, phi, form);
+            let chunk = done..done + chunk_blocks(blocks - done, phi, form, instance.params().levels());
             done = chunk.end;
             let hints = hint_rows(&instance, &weights, &mut public, chunk.start * phi..chunk.end * phi)?;
             tables.blocks_mut(&instance, chunk.clone()).into_par_iter().enumerate().for_each_init(
-                || (packing.scratch(instance.ring()), vec![0; phi * instance.params().n()]),
-                |(scratch, rows), (index, mut block)| {
+                || {
+                    let n = instance.params().n();
+                    (packing.scratch(instance.ring()), vec![0; phi * n], vec![0; n])
+                },
+                |(scratch, rows, mask), (index, mut block)| {
                     hints.block(index, phi, rows);
                     let ring = instance.ring();
-                    packing.block(ring, &key_masks, rows, scratch, block.mask, |j, level, digits, orbit| {
+                    let packed = Packed { hints: rows, mask, fold: block.fold };
+                    packing.block(ring, &key_masks, scratch, packed, |j, level, digits, orbit| {
                         block.digits.store(ring, j, level, digits, orbit);
                     });
+                    store_mask(mask, block.mask);
                 },
             );
             if !(options.progress)(chunk.end, blocks) {
@@ -85,18 +93,19 @@ impl PreparedModel {
     }
 }
 
-/// The least blocks of a chunk, when as many remain: every chunk fills the panels of its inputs anew.
+/// Minimum blocks of a chunk, when as many remain: every chunk fills the panels of its inputs anew.
 const MIN_CHUNK_BLOCKS: usize = 2;
 
 /// Blocks of the next chunk, of `remaining`, so that preparing needs little more memory than its result.
 ///
-/// A row's hint takes 16 KB; its digits, filled in by the time the hint is dropped, 32 KB (NTT) or 8 KB (compact). For a
-/// fraction `f` of what remains, hint and digits fit into the room of the tables still to be filled when
-/// `f (16 + 32) <= 32` or `f (16 + 8) <= 8`: a half and a third do.
-fn chunk_blocks(remaining: usize, phi: usize, form: TableForm) -> usize {
+/// A row's hint takes 16 KB; its digits, filled in by the time the hint is dropped, 16 KB per level (NTT) or 8 KB and 6 KB
+/// for two levels and one (compact). For a fraction `f` of what remains, hint and digits fit into the room of the tables
+/// still to be filled when `f (16 + digits) <= digits`: a half and a third do with two levels, a third and a quarter with one.
+fn chunk_blocks(remaining: usize, phi: usize, form: TableForm, levels: usize) -> usize {
     let part = match form {
-        TableForm::Ntt => remaining.div_ceil(2),
-        TableForm::Compact => remaining / 3,
+        TableForm::Ntt if levels > 1 => remaining.div_ceil(2),
+        TableForm::Ntt => remaining.div_ceil(3),
+        TableForm::Compact => remaining / if levels > 1 { 3 } else { 4 },
     };
     let most = (MAX_CHUNK_ROWS / phi).max(1);
     part.max(MIN_CHUNK_BLOCKS).min(most).min(remaining)
@@ -133,7 +142,7 @@ impl PublicMasks {
 struct HintRows {
     rows: usize,
     n: usize,
-    /// A map of its own: its memory goes back to the system before the next chunk, which a heap would keep.
+    /// A separate map: its memory goes back to the system before the next chunk, which a heap would keep.
     words: HugeWords,
 }
 
@@ -218,14 +227,16 @@ impl PanelBuffers {
         Self { d_in: spec.d_in, values: vec![0; spec.d_in * PANEL_POINTS], panels: Vec::new() }
     }
 
-    /// `values[i][k] = x_k^-f(i) A_block(i)(x_k)` for the points at positions `first..first + 16`.
+    /// `values[i][k] = phi^-1 x_k^-f(i) A_block(i)(x_k)` for the points at positions `first..first + 16`.
     fn values(&mut self, instance: &Instance, public: &[u64], first: usize) {
         let (ring, n, phi) = (instance.ring(), instance.params().n(), instance.params().phi());
         let modulus = ring.modulus();
         // x^-1 = -x^(n-1): the points are roots of X^n + 1.
         let points = &ring.points()[first..first + PANEL_POINTS];
         let inverses: Vec<u64> = points.iter().map(|&x| modulus.neg(modulus.pow(x, n as u64 - 1))).collect();
-        let mut powers = vec![1; phi * PANEL_POINTS];
+        // A power of two has an inverse modulo the odd q: phi^(q-2), as q is prime.
+        let by_phi = modulus.pow(phi as u64, modulus.q() - 2);
+        let mut powers = vec![by_phi; phi * PANEL_POINTS];
         for f in 1..phi {
             for k in 0..PANEL_POINTS {
                 powers[f * PANEL_POINTS + k] = modulus.mul(powers[(f - 1) * PANEL_POINTS + k], inverses[k]);

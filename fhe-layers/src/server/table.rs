@@ -1,9 +1,11 @@
-//! What preparing leaves: per block the digits of the packing chain, in one of two forms, and the final mask.
+//! What preparing leaves: per block the digits of the packing chain, in one of two forms, the final mask and the fold.
 
+use super::digits::{FoldStep, MASK_BYTES, load_digits, load_mask, store_digits};
 use super::huge::HugeWords;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::kernels::pointwise;
+use crate::params::Params;
 use crate::ring::Ring;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -12,9 +14,10 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 /// How the digits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableForm {
-    /// Transformed, in orbit order: 31 KB per row at tau 64, streamed once per pass.
+    /// Transformed, in orbit order: 15.5 KB per row and gadget level at tau 64, streamed once per pass.
     Ntt,
-    /// As int16 coefficients: 8 KB per row at tau 64, two transforms per row and pass. The form on disk.
+    /// As coefficients of two or three bytes: 8 KB per row at tau 64 with two levels, 6 KB with one; one transform per row,
+    /// level and pass. The form on disk.
     Compact,
 }
 
@@ -48,8 +51,9 @@ pub type SharedBytes = Arc<dyn TableBytes>;
 
 /// Compact digits of the blocks of one group.
 pub(crate) enum Compact {
-    /// `[blocks][phi - 1][levels][n]`.
-    Owned(Vec<i16>),
+    /// `[blocks][phi - 1][levels][n]` digits of [`Gadget::digit_bytes`](crate::kernels::pointwise::Gadget::digit_bytes)
+    /// bytes.
+    Owned(Vec<u8>),
     /// Part of saved tables.
     Saved(SavedGroup),
 }
@@ -72,13 +76,13 @@ impl Drop for SavedGroup {
 }
 
 impl Compact {
-    /// `[phi - 1][levels][n]` of the group's block `index`; `words` of them.
-    pub(crate) fn block(&self, index: usize, words: usize) -> &[i16] {
+    /// `[phi - 1][levels][n]` digits of the group's block `index`; `len` bytes.
+    pub(crate) fn block(&self, index: usize, len: usize) -> &[u8] {
         match self {
-            Self::Owned(all) => &all[index * words..(index + 1) * words],
+            Self::Owned(all) => &all[index * len..(index + 1) * len],
             Self::Saved(group) => {
                 let start = group.range.start + index * group.stride + group.digits;
-                bytemuck::cast_slice(&(*group.bytes).as_ref()[start..start + words * size_of::<i16>()])
+                &(*group.bytes).as_ref()[start..start + len]
             }
         }
     }
@@ -89,65 +93,111 @@ impl Compact {
 pub(crate) enum BlockDigits<'a> {
     /// `n * terms` words.
     Ntt(&'a [u64]),
-    /// `[phi - 1][levels][n]`.
-    Compact(&'a [i16]),
+    /// `[phi - 1][levels][n]`, packed.
+    Compact(&'a [u8]),
 }
 
 /// One block being filled.
 pub(crate) struct BlockMut<'a> {
-    /// Final mask, coefficients, `[n]`.
-    pub(crate) mask: &'a mut [u64],
+    /// Final mask, coefficients, `[n]` of [`MASK_BYTES`].
+    pub(crate) mask: &'a mut [u8],
+    /// `[n]`, see [`FoldStep`].
+    pub(crate) fold: &'a mut [i16],
     pub(crate) digits: BlockDigitsMut<'a>,
 }
 
 /// Digits of one block being filled.
 pub(crate) enum BlockDigitsMut<'a> {
     Ntt(&'a mut [u64]),
-    Compact(&'a mut [i16]),
+    Compact(&'a mut [u8]),
 }
 
 impl BlockDigitsMut<'_> {
     /// Stores the digits of one term of the chain, given as coefficients and in orbit order.
-    pub(crate) fn store(&mut self, ring: &Ring, j: usize, level: usize, digits: &[i16], orbit: &[u64]) {
-        let (shape, n) = (ring.shape(), ring.n());
+    pub(crate) fn store(&mut self, ring: &Ring, j: usize, level: usize, digits: &[i32], orbit: &[u64]) {
+        let shape = ring.shape();
         match self {
             Self::Ntt(words) => shape.store_term(words, j, level, orbit),
-            Self::Compact(all) => all[(j * shape.levels() + level) * n..][..n].copy_from_slice(digits),
+            Self::Compact(all) => {
+                let size = all.len() / shape.terms();
+                let at = (j * shape.levels() + level) * size;
+                store_digits(digits, size / ring.n(), &mut all[at..at + size]);
+            }
         }
     }
 }
 
+/// Buffers that turn packed digits into words.
+pub(crate) struct DigitScratch {
+    digits: Vec<i32>,
+    pub(crate) natural: Vec<u64>,
+    pub(crate) orbit: Vec<u64>,
+}
+
+impl DigitScratch {
+    pub(crate) fn new(n: usize) -> Self {
+        Self { digits: vec![0; n], natural: vec![0; n], orbit: vec![0; n] }
+    }
+
+    /// One term's packed digits, transformed, in orbit order.
+    pub(crate) fn transform(&mut self, ring: &Ring, packed: &[u8]) -> &[u64] {
+        load_digits(packed, packed.len() / ring.n(), &mut self.digits);
+        pointwise::residues(ring.isa(), ring.modulus(), &self.digits, &mut self.natural);
+        ring.forward(&mut self.natural);
+        ring.enter_orbit(&self.natural, &mut self.orbit);
+        &self.orbit
+    }
+}
+
 /// The NTT form of compact digits, `[phi - 1][levels][n]`: one transform per term.
-fn expand_block(ring: &Ring, digits: &[i16], words: &mut [u64], scratch: &mut [Vec<u64>; 2]) {
-    let (shape, n) = (ring.shape(), ring.n());
-    let [natural, orbit] = scratch;
-    for (term, digits) in digits.chunks_exact(n).enumerate() {
-        pointwise::residues(ring.isa(), ring.modulus(), digits, natural);
-        ring.forward(natural);
-        ring.enter_orbit(natural, orbit);
+fn expand_block(ring: &Ring, packed: &[u8], words: &mut [u64], scratch: &mut DigitScratch) {
+    let shape = ring.shape();
+    for (term, packed) in packed.chunks_exact(packed.len() / shape.terms()).enumerate() {
+        let orbit = scratch.transform(ring, packed);
         shape.store_term(words, term / shape.levels(), term % shape.levels(), orbit);
     }
 }
 
 impl BlockDigits<'_> {
-    /// The compact form of either: the digits of NTT tables are small again after the inverse transform.
-    pub(crate) fn compact(&self, ring: &Ring) -> Vec<i16> {
+    /// The compact form of either, `width` bytes per digit: the digits of NTT tables are small again after the inverse
+    /// transform.
+    pub(crate) fn compact(&self, ring: &Ring, width: usize) -> Vec<u8> {
         let (shape, n) = (ring.shape(), ring.n());
         let words = match self {
-            Self::Compact(digits) => return digits.to_vec(),
+            Self::Compact(packed) => return packed.to_vec(),
             Self::Ntt(words) => words,
         };
-        let mut all = vec![0; shape.table_words()];
-        let (mut natural, mut orbit) = (vec![0; n], vec![0; n]);
-        for (term, digits) in all.chunks_exact_mut(n).enumerate() {
+        let mut all = vec![0; shape.table_words() * width];
+        let (mut natural, mut orbit, mut digits) = (vec![0; n], vec![0; n], vec![0; n]);
+        for (term, packed) in all.chunks_exact_mut(n * width).enumerate() {
             shape.load_term(words, term / shape.levels(), term % shape.levels(), &mut orbit);
             ring.leave_orbit(&orbit, &mut natural);
             ring.inverse(&mut natural);
             for (digit, &value) in digits.iter_mut().zip(&natural) {
-                *digit = ring.modulus().centred(value) as i16;
+                *digit = ring.modulus().centred(value) as i32;
             }
+            store_digits(&digits, width, packed);
         }
         all
+    }
+}
+
+/// Final masks and folds of all blocks.
+pub(crate) struct BlockConstants {
+    /// Coefficients, `[blocks][n]` of [`MASK_BYTES`].
+    pub(crate) masks: Vec<u8>,
+    /// `[blocks][n]`, see [`FoldStep`].
+    pub(crate) folds: Vec<i16>,
+}
+
+impl BlockConstants {
+    pub(crate) fn zeroed(instance: &Instance) -> Self {
+        let words = instance.layout().blocks() * instance.params().n();
+        Self { masks: vec![0; words * MASK_BYTES], folds: vec![0; words] }
+    }
+
+    fn bytes(&self) -> usize {
+        self.masks.len() + self.folds.len() * size_of::<i16>()
     }
 }
 
@@ -156,8 +206,7 @@ impl BlockDigits<'_> {
 /// Compact tables serve at once; [`PreparedModel::expand`] turns them into the NTT form while they serve.
 pub struct PreparedModel {
     instance: Arc<Instance>,
-    /// Final masks, coefficients, `[blocks][n]`.
-    masks: Vec<u64>,
+    constants: BlockConstants,
     groups: Vec<Group>,
 }
 
@@ -178,14 +227,19 @@ impl Group {
 
 /// Tables being filled by preparing.
 pub(crate) struct Filling {
-    masks: Vec<u64>,
+    constants: BlockConstants,
     digits: FillingDigits,
+}
+
+/// Bytes of a block's compact digits.
+pub(crate) fn compact_bytes(instance: &Instance) -> usize {
+    instance.ring().shape().table_words() * instance.params().gadget().digit_bytes()
 }
 
 /// Digits by group.
 enum FillingDigits {
     Ntt(Vec<HugeWords>),
-    Compact(Vec<Vec<i16>>),
+    Compact(Vec<Vec<u8>>),
 }
 
 impl Filling {
@@ -195,28 +249,35 @@ impl Filling {
     /// [`crate::Error::Io`] when the system gives no memory.
     pub(crate) fn zeroed(instance: &Instance, form: TableForm) -> Result<Self> {
         let (blocks, words) = (instance.layout().blocks(), instance.ring().shape().table_words());
-        let sizes = (0..blocks).step_by(GROUP_BLOCKS).map(|first| GROUP_BLOCKS.min(blocks - first) * words);
-        let digits = match form {
-            TableForm::Ntt => FillingDigits::Ntt(sizes.map(HugeWords::zeroed).collect::<Result<_>>()?),
-            TableForm::Compact => FillingDigits::Compact(sizes.map(|size| vec![0; size]).collect()),
+        let sizes = |size| {
+            (0..blocks).step_by(GROUP_BLOCKS).map(move |first| GROUP_BLOCKS.min(blocks - first) * size)
         };
-        Ok(Self { masks: vec![0; blocks * instance.params().n()], digits })
+        let digits = match form {
+            TableForm::Ntt => FillingDigits::Ntt(sizes(words).map(HugeWords::zeroed).collect::<Result<_>>()?),
+            TableForm::Compact => {
+                FillingDigits::Compact(sizes(compact_bytes(instance)).map(|size| vec![0; size]).collect())
+            }
+        };
+        Ok(Self { constants: BlockConstants::zeroed(instance), digits })
     }
 
     /// Blocks to fill, in parallel.
     pub(crate) fn blocks_mut(&mut self, instance: &Instance, range: Range<usize>) -> Vec<BlockMut<'_>> {
         let (n, words) = (instance.params().n(), instance.ring().shape().table_words());
-        let masks = self.masks[range.start * n..range.end * n].chunks_exact_mut(n);
+        let BlockConstants { masks, folds } = &mut self.constants;
+        let masks =
+            masks[range.start * n * MASK_BYTES..range.end * n * MASK_BYTES].chunks_exact_mut(n * MASK_BYTES);
+        let constants = masks.zip(folds[range.start * n..range.end * n].chunks_exact_mut(n));
+        let block = |((mask, fold), digits)| BlockMut { mask, fold, digits };
         match &mut self.digits {
             FillingDigits::Ntt(groups) => {
                 let digits = groups.iter_mut().flat_map(|group| group.chunks_exact_mut(words));
-                let digits = digits.skip(range.start).map(BlockDigitsMut::Ntt);
-                masks.zip(digits).map(|(mask, digits)| BlockMut { mask, digits }).collect()
+                constants.zip(digits.skip(range.start).map(BlockDigitsMut::Ntt)).map(block).collect()
             }
             FillingDigits::Compact(groups) => {
-                let digits = groups.iter_mut().flat_map(|group| group.chunks_exact_mut(words));
-                let digits = digits.skip(range.start).map(BlockDigitsMut::Compact);
-                masks.zip(digits).map(|(mask, digits)| BlockMut { mask, digits }).collect()
+                let size = compact_bytes(instance);
+                let digits = groups.iter_mut().flat_map(|group| group.chunks_exact_mut(size));
+                constants.zip(digits.skip(range.start).map(BlockDigitsMut::Compact)).map(block).collect()
             }
         }
     }
@@ -229,10 +290,10 @@ impl Filling {
             }
             FillingDigits::Compact(groups) => {
                 let groups = groups.into_iter().map(Compact::Owned).collect();
-                return PreparedModel::from_compact(instance, self.masks, groups);
+                return PreparedModel::from_compact(instance, self.constants, groups);
             }
         };
-        PreparedModel { instance, masks: self.masks, groups }
+        PreparedModel { instance, constants: self.constants, groups }
     }
 }
 
@@ -242,6 +303,8 @@ pub(crate) struct View<'a> {
     /// By group, where it was the only form when the pass began: kept until the pass ends.
     compact: Vec<Option<Arc<Compact>>>,
     words: usize,
+    /// Bytes of a block's compact digits.
+    compact_bytes: usize,
 }
 
 impl View<'_> {
@@ -252,7 +315,7 @@ impl View<'_> {
     pub(crate) fn digits(&self, block: usize) -> BlockDigits<'_> {
         let (group, index) = (block / GROUP_BLOCKS, block % GROUP_BLOCKS);
         match (&self.compact[group], self.tables.groups[group].ntt.get()) {
-            (Some(compact), None) => BlockDigits::Compact(compact.block(index, self.words)),
+            (Some(compact), None) => BlockDigits::Compact(compact.block(index, self.compact_bytes)),
             (_, ntt) => {
                 let start = index * self.words;
                 BlockDigits::Ntt(ntt.map_or(&[], |ntt| &ntt[start..start + self.words]))
@@ -263,11 +326,15 @@ impl View<'_> {
 
 impl PreparedModel {
     /// Tables of compact groups, each of [`GROUP_BLOCKS`] blocks but the last.
-    pub(crate) fn from_compact(instance: Arc<Instance>, masks: Vec<u64>, groups: Vec<Compact>) -> Self {
+    pub(crate) fn from_compact(
+        instance: Arc<Instance>,
+        constants: BlockConstants,
+        groups: Vec<Compact>,
+    ) -> Self {
         let compact = |group| RwLock::new(Some(Arc::new(group)));
         let groups =
             groups.into_iter().map(|group| Group { ntt: OnceLock::new(), compact: compact(group) }).collect();
-        Self { instance, masks, groups }
+        Self { instance, constants, groups }
     }
 
     /// The instance.
@@ -284,15 +351,27 @@ impl PreparedModel {
         }
     }
 
-    /// Memory of digits and final masks; a group in the middle of its expansion counts in both forms.
+    /// Memory of digits, final masks and folds; a group in the middle of its expansion counts in both forms.
     pub fn table_bytes(&self) -> usize {
-        let words = self.instance.ring().shape().table_words();
+        let compact = compact_bytes(&self.instance);
         let digits = self.groups.iter().zip((0..).step_by(GROUP_BLOCKS)).map(|(group, first)| {
             let ntt = group.ntt.get().map_or(0, |ntt| ntt.len() * size_of::<u64>());
             let blocks = GROUP_BLOCKS.min(self.blocks() - first);
-            ntt + group.compact().map_or(0, |_| blocks * words * size_of::<i16>())
+            ntt + group.compact().map_or(0, |_| blocks * compact)
         });
-        digits.sum::<usize>() + self.masks.len() * size_of::<u64>()
+        digits.sum::<usize>() + self.constants.bytes()
+    }
+
+    /// Memory of the tables of `rows` rows under `params`, from the shapes alone: what [`PreparedModel::table_bytes`] is
+    /// once tables are in `form`.
+    pub fn bytes_for(params: &Params, rows: usize, form: TableForm) -> u64 {
+        let digits = params.n() * params.levels() * (params.phi() - 1);
+        let block = params.n() * (MASK_BYTES + size_of::<i16>())
+            + match form {
+                TableForm::Ntt => digits * size_of::<u64>(),
+                TableForm::Compact => digits * params.gadget().digit_bytes(),
+            };
+        (block * rows.div_ceil(params.phi())) as u64
     }
 
     /// Turns compact tables into the NTT form on the current rayon pool, group by group, while they serve; `keep_on` is
@@ -308,12 +387,12 @@ impl PreparedModel {
             let Some(compact) = group.compact() else { continue };
             let mut filled = HugeWords::zeroed(GROUP_BLOCKS.min(self.blocks() - first) * words)?;
             filled.par_chunks_exact_mut(words).enumerate().try_for_each_init(
-                || [vec![0; n], vec![0; n]],
+                || DigitScratch::new(n),
                 |scratch, (index, out)| {
                     if !keep_on() {
                         return Err(Error::Cancelled);
                     }
-                    expand_block(ring, compact.block(index, words), out, scratch);
+                    expand_block(ring, compact.block(index, compact_bytes(&self.instance)), out, scratch);
                     Ok(())
                 },
             )?;
@@ -329,15 +408,37 @@ impl PreparedModel {
         self.instance.layout().blocks()
     }
 
-    /// Final mask of a block, coefficients, `[n]`.
-    pub(crate) fn mask(&self, block: usize) -> &[u64] {
+    /// Reads the final mask of a block, coefficients, `[n]`.
+    pub(crate) fn load_mask(&self, block: usize, out: &mut [u64]) {
+        load_mask(self.mask_bytes(block), out);
+    }
+
+    /// A block's final mask as it is kept.
+    pub(crate) fn mask_bytes(&self, block: usize) -> &[u8] {
+        let size = self.instance.params().n() * MASK_BYTES;
+        &self.constants.masks[block * size..(block + 1) * size]
+    }
+
+    /// A block's fold as the kernels take it.
+    pub(crate) fn fold_of(&self, block: usize) -> pointwise::Fold<'_> {
+        FoldStep::new(self.instance.params().drop()).of(self.fold(block))
+    }
+
+    /// Subtracts a block's fold from `body`, coefficients in `[0, q)`, leaving words between `-q` and `2q`.
+    pub(crate) fn subtract_fold(&self, block: usize, body: &mut [u64]) {
+        FoldStep::new(self.instance.params().drop()).subtract(self.fold(block), body);
+    }
+
+    /// A block's fold, in steps of [`FoldStep`], `[n]`.
+    pub(crate) fn fold(&self, block: usize) -> &[i16] {
         let n = self.instance.params().n();
-        &self.masks[block * n..(block + 1) * n]
+        &self.constants.folds[block * n..(block + 1) * n]
     }
 
     /// The tables as they are now.
     pub(crate) fn view(&self) -> View<'_> {
         let compact = self.groups.iter().map(Group::compact).collect();
-        View { tables: self, compact, words: self.instance.ring().shape().table_words() }
+        let words = self.instance.ring().shape().table_words();
+        View { tables: self, compact, words, compact_bytes: compact_bytes(&self.instance) }
     }
 }

@@ -67,9 +67,9 @@ impl ServerWeights {
     }
 
     pub(crate) fn round(&self, round: usize) -> Result<&RoundWeights> {
-        self.rounds.get(round).ok_or(Error::Mismatch {
-            what: "round (below)",
-            expected: self.rounds.len() as u64,
+        self.rounds.get(round).ok_or(Error::OutOfRange {
+            what: "round",
+            range: "below the number of rounds",
             got: round as u64,
         })
     }

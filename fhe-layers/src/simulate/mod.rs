@@ -1,17 +1,18 @@
 //! The layer without ciphertexts, so that models can be evaluated fast: the client's fixed point and the server's
 //! integer products, with no noise or with noise of the documented variance in place of keys, masks and pads.
 
-use crate::client::encrypt::Fixed;
+use crate::client::scale::Fixed;
 use crate::error::{Error, Result};
+use crate::form::WireForm;
 use crate::instance::Instance;
 use crate::noise::bounds;
 use crate::random::noise::NoiseRng;
+use crate::server::ServerWeights;
 use crate::server::body_half::products;
-use crate::server::{LinearServer, ServerWeights};
 use std::f64::consts::TAU;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of a fixed-point integer and of a result: both are below `2^49 / phi` in magnitude.
+/// Bytes of a fixed-point integer and of a result: both are below `2^49` in magnitude.
 const PLANES: usize = 7;
 
 /// Bits that sign extension moves a 56-bit result by.
@@ -22,17 +23,8 @@ const SIGN_SHIFT: u32 = u64::BITS - 8 * PLANES as u32;
 pub enum SimulateMode {
     /// Nothing: `W X` with `X` in the client's fixed point.
     Exact,
-    /// Gaussian noise of variance [`bounds::total_variance`], row by row, at the client's scale.
+    /// Gaussian noise of the variance that [`bounds::parts`] gives for the wire form, row by row, at the client's scale.
     Noisy,
-}
-
-/// One token's input of a round, in the clear.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Activations {
-    /// `[d_in]`
-    pub values: Vec<f32>,
-    /// Published bound on the norms of the round's integer rows.
-    pub max_row_norm: f64,
 }
 
 /// A client and a server in one, in the clear. It protects nothing.
@@ -47,17 +39,30 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// A simulator of `weights` on `instance`.
+    /// A simulator of `weights` on `instance`, with the noise of the full form.
     ///
     /// # Errors
     /// [`Error::Entropy`].
     pub fn new(instance: Arc<Instance>, weights: Arc<ServerWeights>, mode: SimulateMode) -> Result<Self> {
+        Self::with_form(instance, weights, mode, WireForm::Full)
+    }
+
+    /// A simulator of `weights` on `instance`, with the noise of `form`.
+    ///
+    /// # Errors
+    /// [`Error::Entropy`].
+    pub fn with_form(
+        instance: Arc<Instance>,
+        weights: Arc<ServerWeights>,
+        mode: SimulateMode,
+        form: WireForm,
+    ) -> Result<Self> {
         let mut seed = [0; 32];
         NoiseRng::from_os()?.fill_bytes(&mut seed);
         let noise = Mutex::new(blake3::Hasher::new_keyed(&seed).finalize_xof());
         let deviation = |row: &[i8]| {
             let squares: u64 = row.iter().map(|&w| u64::from(w.unsigned_abs()).pow(2)).sum();
-            bounds::total_variance(instance.params(), (squares as f64).sqrt()).sqrt()
+            bounds::parts(instance.params(), form, (squares as f64).sqrt()).total().sqrt()
         };
         let rounds = weights.rounds().iter().map(|round| {
             let rows =
@@ -72,12 +77,8 @@ impl Simulated {
     /// value is not finite, as the client decodes it.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for an unknown round or a wrong length.
+    /// [`Error::OutOfRange`] for an unknown round, [`Error::Mismatch`] for a wrong length.
     pub fn round(&mut self, round: usize, x: &[f32], max_row_norm: f64, out: &mut [f32]) -> Result<()> {
-        self.product(round, x, max_row_norm, out)
-    }
-
-    fn product(&self, round: usize, x: &[f32], max_row_norm: f64, out: &mut [f32]) -> Result<()> {
         let spec = self.instance.layout().round(round)?;
         Error::check("activations", spec.d_in, x.len())?;
         Error::check("outputs", spec.rows(), out.len())?;
@@ -94,7 +95,7 @@ impl Simulated {
         })
     }
 
-    /// Noise of every row of `round`, on the scale of `u`.
+    /// Noise of every row of `round`, on the scale of the modulus.
     fn noise_of(&self, round: usize) -> Vec<f64> {
         let deviations = &self.deviations[round];
         let mut out = vec![0.0; deviations.len()];
@@ -122,19 +123,4 @@ fn normals(bytes: &[u8]) -> [f64; 2] {
     let radius = (-2.0 * unit(&bytes[..8]).ln()).sqrt();
     let (sin, cos) = (TAU * unit(&bytes[8..])).sin_cos();
     [radius * cos, radius * sin]
-}
-
-impl LinearServer for Simulated {
-    type Input = Activations;
-    type Output = Vec<f32>;
-
-    fn answer(&self, round: usize, inputs: &[Activations]) -> Result<Vec<Vec<f32>>> {
-        let rows = self.instance.layout().round(round)?.rows();
-        let one = |input: &Activations| {
-            let mut out = vec![0.0; rows];
-            self.product(round, &input.values, input.max_row_norm, &mut out)?;
-            Ok(out)
-        };
-        inputs.iter().map(one).collect()
-    }
 }

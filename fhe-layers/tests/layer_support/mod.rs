@@ -3,7 +3,6 @@
 
 use fhe_layers::kernels::Isa;
 use fhe_layers::noise::bounds;
-use fhe_layers::params::sets::n2048_q50_tau;
 use fhe_layers::*;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -39,11 +38,22 @@ pub(crate) fn mix(seed: u64) -> u64 {
 impl Model {
     /// Weights are uniform in `-limit..=limit`.
     pub(crate) fn new(tau: usize, isa: Isa, rounds: Vec<(usize, Vec<Matrix>)>, limit: u64) -> Self {
+        Self::of_set(Set::Default, tau, isa, rounds, limit)
+    }
+
+    /// As [`Model::new`] with another parameter set.
+    pub(crate) fn of_set(
+        set: Set,
+        tau: usize,
+        isa: Isa,
+        rounds: Vec<(usize, Vec<Matrix>)>,
+        limit: u64,
+    ) -> Self {
         let specs = rounds.into_iter().map(|(d_in, matrices)| RoundSpec {
             d_in,
             matrices: matrices.into_iter().map(|(rows, columns)| MatrixSpec { rows, columns }).collect(),
         });
-        let params = n2048_q50_tau(tau).unwrap();
+        let params = set.params(tau).unwrap();
         let instance = Instance::with_isa(params, specs.collect(), ModelDigest([7; 32]), "odd", isa).unwrap();
         let mut seed = 0;
         let mut weights = |spec: &MatrixSpec| -> Vec<i8> {
@@ -81,6 +91,57 @@ impl Model {
         batch.into_slots().unwrap()
     }
 
+    /// A session's two sides over `tables`, with a given server secret.
+    pub(crate) fn session(
+        &self,
+        tables: &PreparedModel,
+        form: WireForm,
+        secret: [u8; 32],
+    ) -> (ClientSession, ServerSession) {
+        let (seed, blocks) = (SessionSeed::from_os().unwrap(), self.instance.layout().blocks());
+        let server = ServerSession::new(&self.instance, form, &secret, b"credential", seed).unwrap();
+        let mut download = SessionDownload::new(Arc::clone(&self.instance), form, seed).unwrap();
+        let half = blocks / 2;
+        for range in [0..half, half..blocks] {
+            for packed in tables.shared_masks(&server, range).unwrap() {
+                download.accept(&packed).unwrap();
+            }
+        }
+        let client = download.finish(&tables.shared_masks_hash(&server).unwrap()).unwrap();
+        (client, server)
+    }
+
+    /// A batch of a session, ready on both sides.
+    pub(crate) fn session_batch(
+        &self,
+        tables: &PreparedModel,
+        client: &ClientSession,
+        server: &ServerSession,
+    ) -> (Vec<Slot>, SessionServer) {
+        let maker = Client::new(Arc::clone(&self.instance), ClientOptions::default());
+        let mut batch = maker.new_session_batch(client).unwrap();
+        let sent = mask_words(tables, server, batch.keys());
+        let mut kept = LeanBatch::new(&self.instance);
+        for (block, words) in sent.iter().enumerate() {
+            if server.form().keeps_words() {
+                kept.words.store(block, words).unwrap();
+            }
+        }
+        if !server.form().keeps_words() {
+            let mut bytes = Vec::new();
+            sent.iter().for_each(|words| words.write(&mut bytes));
+            let sent = MaskWords::read_all(self.instance.params(), server.form(), &bytes).unwrap();
+            batch.accept_mask_words(0, &sent).unwrap();
+        }
+        (batch.into_slots().unwrap(), SessionServer { kept, form: server.form() })
+    }
+
+    /// Slots of a new session's first batch, and what answers them.
+    pub(crate) fn session_slots(&self, tables: &PreparedModel, form: WireForm) -> (Vec<Slot>, SessionServer) {
+        let (client, server) = self.session(tables, form, [8; 32]);
+        self.session_batch(tables, &client, &server)
+    }
+
     /// Largest norm of a round's rows.
     pub(crate) fn max_row_norm(&self, round: usize) -> f64 {
         let spec = &self.instance.layout().rounds()[round];
@@ -108,10 +169,54 @@ impl Model {
 
     /// Seven deviations of the documented noise, relative to `max |w| |x|`, and the rounding of an `f32`.
     pub(crate) fn tolerance(&self, max_row_norm: f64) -> f64 {
-        let params = self.instance.params();
-        let reach = params.q() as f64 / 2.0 * (1.0 - 2f64.powi(-5)) / params.phi() as f64;
-        7.0 * bounds::total_variance(params, max_row_norm).sqrt() / reach + 2f64.powi(-23)
+        self.tolerance_in(WireForm::Full, max_row_norm)
     }
+
+    /// As [`Model::tolerance`] in another form.
+    pub(crate) fn tolerance_in(&self, form: WireForm, max_row_norm: f64) -> f64 {
+        let params = self.instance.params();
+        let deviation = bounds::parts(params, form, max_row_norm).total().sqrt();
+        7.0 * deviation / bounds::reach(params) + 2f64.powi(-23)
+    }
+}
+
+/// The server's side of one batch of a session.
+pub(crate) struct SessionServer {
+    pub(crate) kept: LeanBatch,
+    pub(crate) form: WireForm,
+}
+
+impl SessionServer {
+    /// The reply to the body of one slot, as both travel.
+    pub(crate) fn answer(&self, model: &Model, slot: usize, round: usize, body: &WordBody) -> WordReply {
+        let (layout, widths) = (model.instance.layout(), self.form.widths().unwrap());
+        let spec = layout.round(round).unwrap();
+        let bytes = body.to_bytes();
+        assert_eq!(bytes.len(), self.form.body_bytes(spec.d_in));
+        let words = self.form.keeps_words().then(|| self.kept.claim(layout, slot, round, &bytes).unwrap().1);
+        let body = WordBody::from_bytes(widths, spec.d_in, &bytes).unwrap();
+        let query = [WordQuery { body: &body, words }];
+        let reply = word_half(&model.weights, round, &query, widths).unwrap().remove(0).to_bytes();
+        assert_eq!(reply.len(), self.form.reply_bytes(spec.rows()));
+        WordReply::from_bytes(widths, spec.rows(), &reply).unwrap()
+    }
+}
+
+/// `b'` of all blocks of one batch, in order.
+pub(crate) fn mask_words(
+    tables: &PreparedModel,
+    session: &ServerSession,
+    keys: &EvaluationKeys,
+) -> Vec<MaskWords> {
+    let instance = tables.instance();
+    let keys = ExpandedKeys::for_session(instance, keys);
+    let job = WordsJob::new(&keys, session).unwrap();
+    let found = Mutex::new(vec![None; instance.layout().blocks()]);
+    let sink = |_: usize, block: usize, words| {
+        assert!(found.lock().unwrap()[block].replace(words).is_none(), "block {block} came twice");
+    };
+    tables.mask_words(&[job], 0..instance.layout().blocks(), &|| true, &sink).unwrap();
+    found.into_inner().unwrap().into_iter().map(Option::unwrap).collect()
 }
 
 fn raw_round<'a>((round, raw): (&RoundSpec, &'a Vec<Vec<i8>>)) -> RawRound<'a> {

@@ -17,7 +17,7 @@ pub struct SamplerConfig {
     pub top_p: f32,
     /// Only tokens at least this likely relative to the most likely one, 0 to 1.
     pub min_p: f32,
-    /// Divides the positive logits of recent tokens, multiplies the negative ones; 1 for none. Above 0, at most 10.
+    /// Divides the positive logits of recent tokens, multiplies the negative ones; 1 for none. Above 0, up to 10.
     pub repeat_penalty: f32,
     /// How many recent tokens the penalty regards.
     pub repeat_window: usize,
@@ -29,20 +29,20 @@ impl Default for SamplerConfig {
     }
 }
 
-/// Repeat penalty where nobody asked for a temperature: likeliest tokens alone let small models run in circles.
-const UNASKED_REPEAT_PENALTY: f32 = 1.1;
+/// Repeat penalty if no temperature is given: with the likeliest token alone small models repeat themselves.
+const DEFAULT_REPEAT_PENALTY: f32 = 1.1;
 
 impl SamplerConfig {
-    /// What a person gets who may have asked for a temperature or a repeat penalty, the rest by default.
+    /// Parameters for an optional temperature and repeat penalty; the rest are defaults.
     ///
     /// Without a temperature: the likeliest token, with a repeat penalty of 1.1. With one: that temperature and no penalty,
-    /// so that a temperature of 0 gives what other runtimes call greedy. A penalty asked for always holds.
+    /// so that a temperature of 0 gives what other runtimes call greedy. An explicit penalty always applies.
     #[must_use]
-    pub fn asked(temperature: Option<f32>, repeat_penalty: Option<f32>) -> Self {
-        let unasked_penalty = if temperature.is_some() { 1.0 } else { UNASKED_REPEAT_PENALTY };
+    pub fn from_options(temperature: Option<f32>, repeat_penalty: Option<f32>) -> Self {
+        let default_penalty = if temperature.is_some() { 1.0 } else { DEFAULT_REPEAT_PENALTY };
         Self {
             temperature: temperature.unwrap_or(0.0),
-            repeat_penalty: repeat_penalty.unwrap_or(unasked_penalty),
+            repeat_penalty: repeat_penalty.unwrap_or(default_penalty),
             ..Self::default()
         }
     }
@@ -188,10 +188,10 @@ mod tests {
     #[test]
     fn a_temperature_asked_for_brings_no_penalty_along() {
         let chosen = |temperature, penalty| {
-            let config = SamplerConfig::asked(temperature, penalty);
+            let config = SamplerConfig::from_options(temperature, penalty);
             (config.temperature, config.repeat_penalty)
         };
-        assert_eq!(chosen(None, None), (0.0, UNASKED_REPEAT_PENALTY));
+        assert_eq!(chosen(None, None), (0.0, DEFAULT_REPEAT_PENALTY));
         assert_eq!(chosen(Some(0.0), None), (0.0, 1.0));
         assert_eq!(chosen(Some(0.7), None), (0.7, 1.0));
         assert_eq!(chosen(None, Some(1.0)), (0.0, 1.0));

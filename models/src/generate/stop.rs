@@ -1,14 +1,17 @@
 //! Where an answer ends, and what of it can already be shown.
 
+use std::ops::Deref;
+
 use crate::Result;
 use crate::tokenizer::Tokenizer;
 
 /// Turns tokens into text as they come.
 ///
 /// Text is held back while it may still change: bytes of an unfinished character, and the beginning of what may become
-/// a stop string. The pieces, put together, are the text of all tokens up to the stop.
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+/// a stop string. The pieces, put together, are the text of all tokens up to the stop. `T` is a reference to the
+/// tokenizer, borrowed or shared.
+pub struct TextStream<T> {
+    tokenizer: T,
     stop_ids: Vec<u32>,
     stop_strings: Vec<String>,
     ids: Vec<u32>,
@@ -30,9 +33,9 @@ pub enum StopReason {
     StopString(String),
 }
 
-impl<'a> TextStream<'a> {
+impl<T: Deref<Target = Tokenizer>> TextStream<T> {
     /// A stream that ends at any of `stop_ids` and before any of `stop_strings` (empty ones are ignored).
-    pub fn new(tokenizer: &'a Tokenizer, stop_ids: &[u32], stop_strings: &[String]) -> Self {
+    pub fn new(tokenizer: T, stop_ids: &[u32], stop_strings: &[String]) -> Self {
         Self {
             tokenizer,
             stop_ids: stop_ids.to_vec(),

@@ -1,10 +1,10 @@
 //! The reference backend: float weights, in the clear.
 
 use super::LinearBackend;
-use crate::config::SplitFamily;
+use crate::families::ModelConfig;
+use crate::formats::WeightSource;
 use crate::linear::quantize::QuantizedRound;
 use crate::split::plan::SplitPlan;
-use crate::weights::WeightSource;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -36,15 +36,15 @@ impl DenseBackend {
         Ok(Self { plan, weights })
     }
 
-    /// A backend of a family's plan with the float weights of `source`.
+    /// A backend of a model's plan with the float weights of `source`.
     ///
     /// # Errors
     /// If a tensor is missing or misshapen.
-    pub fn from_source(family: &dyn SplitFamily, source: &dyn WeightSource, plan: SplitPlan) -> Result<Self> {
+    pub fn from_source(config: &ModelConfig, source: &dyn WeightSource, plan: SplitPlan) -> Result<Self> {
         use rayon::prelude::*;
         let weights = (0..plan.rounds.len())
             .into_par_iter()
-            .map(|round| family.round_weights(source, &plan, round))
+            .map(|round| config.round_weights(source, &plan, round))
             .collect::<Result<Vec<_>>>()?;
         Self::new(plan, weights)
     }

@@ -1,4 +1,4 @@
-//! The remote linear layers, behind a trait.
+//! The trait of the remote linear layers.
 //!
 //! A model never multiplies by a linear weight itself: it hands the input of a whole *round* (see
 //! [`crate::split::plan`]) to a [`LinearBackend`] and gets one product per matrix of the round back.
@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 /// Evaluates the rounds of one split plan.
 ///
-/// A *pass* is one run of the model over some new tokens. Who runs the model brackets it with
+/// A *pass* is one run of the model over some new tokens. The caller of the model brackets it with
 /// [`begin_pass`](Self::begin_pass) and [`end_pass`](Self::end_pass), on error paths too; [`run_pass`] does that.
 pub trait LinearBackend: Send {
     /// Evaluates round `round` of the plan.
@@ -20,7 +20,7 @@ pub trait LinearBackend: Send {
     /// `[tokens, rows]` per matrix of the round, in the plan's order, after row scaling. Biases are not added.
     ///
     /// `tokens` is at least 1 and at most the number given to `begin_pass`: where only the last position's
-    /// logits are wanted, the rounds behind the last attention carry one token. Every round is called at most
+    /// logits are wanted, the rounds after the last attention carry one token. Every round is called at most
     /// once per pass.
     ///
     /// # Errors

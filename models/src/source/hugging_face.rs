@@ -1,16 +1,14 @@
 //! Model directories as the Hugging Face hub has them.
 
 use super::ModelSource;
-use crate::bert::Pooling;
-use crate::config::{Family, ModelConfig};
+use crate::families::names::Canonical;
+use crate::families::{Pooling, config_from_json};
+use crate::formats::onnx::OnnxFile;
+use crate::formats::safetensors::SafetensorsDirectory;
+use crate::formats::{WeightSource, with_extension};
 use crate::limits::{MAX_JSON_BYTES, MAX_TEMPLATE_BYTES};
 use crate::tokenizer::{SpecialTokens, Tokenizer, in_order, read_limited};
-use crate::weights::names::llama::{Canonical, Convention};
-use crate::weights::onnx::OnnxFile;
-use crate::weights::safetensors::SafetensorsDirectory;
-use crate::weights::{WeightSource, with_extension};
-use crate::{Error, Result, bert, gpt2, llama};
-use serde::Deserialize;
+use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
@@ -29,16 +27,15 @@ impl ModelSource {
     /// If a file is missing or damaged, or the architecture is not supported.
     pub fn from_directory(directory: &Path) -> Result<Self> {
         let json = read_limited(&directory.join(CONFIG), MAX_JSON_BYTES)?;
-        let mut config = read_config(&json)?;
-        if let ModelConfig::Bert(config) = &mut config {
-            config.pooling = Pooling::from_json(&optional_json(&directory.join(POOLING))?)?;
-        }
-        let weights: Box<dyn WeightSource> = match &config {
-            ModelConfig::Llama(_) => {
-                Box::new(Canonical::new(open_weights(directory)?, Convention::HuggingFace))
+        let mut config = config_from_json(&json)?;
+        if let Some(encoder) = &mut config.encoder {
+            let pooling = optional_json(&directory.join(POOLING))?;
+            if !pooling.is_null() {
+                encoder.pooling = Pooling::from_json(&pooling)?;
             }
-            ModelConfig::Gpt2(_) | ModelConfig::Bert(_) => open_weights(directory)?,
-        };
+        }
+        let weights =
+            Box::new(Canonical::new(open_weights(directory)?, config.family.family().names(), &config));
         let tokenizer_config = optional_json(&directory.join(TOKENIZER_CONFIG))?;
         let path = directory.join(TOKENIZER);
         if !path.is_file() {
@@ -54,37 +51,13 @@ impl ModelSource {
         let tokenizer = Tokenizer::new(bare.inner().clone(), special);
         let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
         Ok(Self {
-            name: name.unwrap_or_else(|| config.split_family().family().to_string()),
+            name: name.unwrap_or_else(|| config.family.to_string()),
             config,
             weights,
             tokenizer,
             chat_template: chat_template(directory, &tokenizer_config)?,
         })
     }
-}
-
-fn read_config(json: &[u8]) -> Result<ModelConfig> {
-    #[derive(Deserialize)]
-    struct Kind {
-        model_type: Option<String>,
-        #[serde(default)]
-        architectures: Vec<String>,
-        quantization_config: Option<Value>,
-    }
-    let kind: Kind = serde_json::from_slice(json).map_err(|source| Error::config(CONFIG, source))?;
-    if kind.quantization_config.is_some() {
-        return Err(Error::config(
-            "quantization_config",
-            "quantized safetensors are not supported; take the original weights or a GGUF file",
-        ));
-    }
-    let bert = kind.architectures.iter().any(|name| name.starts_with("Bert"));
-    let name = kind.model_type.unwrap_or_else(|| if bert { "bert".into() } else { String::new() });
-    Ok(match name.parse::<Family>()? {
-        Family::Llama | Family::Qwen2 | Family::Qwen3 => ModelConfig::Llama(llama::Config::from_json(json)?),
-        Family::Gpt2 => ModelConfig::Gpt2(gpt2::Config::from_json(json)?),
-        Family::Bert => ModelConfig::Bert(bert::Config::from_json(json)?),
-    })
 }
 
 /// Whether a directory has files of weights that [`ModelSource::from_directory`] reads.
@@ -118,7 +91,7 @@ fn optional_json(path: &Path) -> Result<Value> {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&read_limited(path, MAX_JSON_BYTES)?)
-        .map_err(|source| Error::malformed(path, "JSON", source))
+        .map_err(|source| Error::malformed_by(path, "JSON", source))
 }
 
 /// A token's text, which tokenizer_config.json gives plainly or as an object.
@@ -143,7 +116,7 @@ fn special_tokens(
     tokenizer_config: &Value,
     tokenizer: &Tokenizer,
 ) -> Result<SpecialTokens> {
-    let config: Value = serde_json::from_slice(config).map_err(|source| Error::config(CONFIG, source))?;
+    let config: Value = serde_json::from_slice(config).map_err(|source| Error::config_by(CONFIG, source))?;
     let generation = optional_json(&directory.join(GENERATION_CONFIG))?;
     let named = token_text(tokenizer_config, "eos_token").and_then(|text| tokenizer.token_id(text));
     let mut eos: Vec<u32> = named.into_iter().collect();
@@ -166,7 +139,7 @@ fn chat_template(directory: &Path, tokenizer_config: &Value) -> Result<Option<St
     let path = directory.join(TEMPLATE);
     if path.is_file() {
         let bytes = read_limited(&path, MAX_TEMPLATE_BYTES as u64)?;
-        let text = String::from_utf8(bytes).map_err(|source| Error::malformed(&path, "text", source))?;
+        let text = String::from_utf8(bytes).map_err(|source| Error::malformed_by(&path, "text", source))?;
         return Ok(Some(text));
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -3,12 +3,11 @@
 mod hugging_face;
 
 use crate::chat_template::ChatTemplate;
-use crate::config::{Family, ModelConfig};
+use crate::families::names::Canonical;
+use crate::families::{ModelConfig, ModelKind, config_from_gguf};
+use crate::formats::gguf::GgufFile;
+use crate::formats::{WeightSource, with_extension};
 use crate::tokenizer::Tokenizer;
-use crate::weights::gguf::GgufFile;
-use crate::weights::names::from_gguf::FromGguf;
-use crate::weights::names::llama::{Canonical, Convention};
-use crate::weights::{WeightSource, with_extension};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -39,7 +38,7 @@ impl ModelSource {
             return Self::from_gguf(GgufFile::open(path)?);
         }
         let found = with_extension(path, "gguf")?;
-        // Repositories of GGUF files often hold a config.json of a line beside them.
+        // Repositories of GGUF files often hold a one-line config.json next to them.
         let described = path.join(hugging_face::CONFIG).is_file();
         if described && (found.len() != 1 || hugging_face::has_weights(path)?) {
             return Self::from_directory(path);
@@ -59,24 +58,19 @@ impl ModelSource {
     /// # Errors
     /// If its architecture is not supported or its metadata is incomplete.
     pub fn from_gguf(file: GgufFile) -> Result<Self> {
-        let config = ModelConfig::from_gguf(&file)?;
+        let mut config = config_from_gguf(&file)?;
         let tokenizer = file.tokenizer()?;
         let chat_template = file.string("tokenizer.chat_template")?.map(str::to_owned);
         let name = match file.path().file_stem() {
             Some(stem) => stem.to_string_lossy().into_owned(),
-            None => config.split_family().family().to_string(),
+            None => config.family.to_string(),
         };
-        let weights: Box<dyn WeightSource> = match &config {
-            ModelConfig::Llama(config) if config.architecture == Family::Llama => {
-                let convention =
-                    Convention::GgufInterleaved { heads: config.heads, kv_heads: config.kv_heads };
-                Box::new(Canonical::new(Box::new(file), convention))
-            }
-            ModelConfig::Llama(_) => Box::new(Canonical::new(Box::new(file), Convention::Gguf)),
-            ModelConfig::Gpt2(_) => Box::new(FromGguf::gpt2(Box::new(file))),
-            ModelConfig::Bert(_) => Box::new(FromGguf::bert(Box::new(file))),
-        };
-        Ok(Self { name, config, weights, tokenizer, chat_template })
+        let names = config.family.family().gguf_names();
+        let mut weights = Canonical::new(Box::new(file), names, &config);
+        if config.kind() == ModelKind::Decoder && !config.tied_head {
+            config.tied_head = weights.unite_tied_head()?;
+        }
+        Ok(Self { name, config, weights: Box::new(weights), tokenizer, chat_template })
     }
 
     /// The chat template, parsed.
@@ -91,7 +85,5 @@ impl ModelSource {
 /// Parses a model's template with the texts of its special tokens.
 pub(crate) fn parse_template(source: Option<&str>, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
     let source = source.ok_or_else(|| Error::ChatTemplate { reason: "the model has none".to_owned() })?;
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
-    let special = tokenizer.special();
-    ChatTemplate::new(source, &text(special.bos), &text(special.eos.first().copied()))
+    ChatTemplate::new(source, tokenizer)
 }

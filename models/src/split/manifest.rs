@@ -16,8 +16,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::{fmt, str::FromStr};
 
-/// Version of both manifests and of the files they describe.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of both manifests and of the files they describe. Version 2 holds a decoder's embedding in int8 blocks and
+/// describes all families by one configuration.
+pub const FORMAT_VERSION: u32 = 2;
 /// Name of both manifests.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the server manifest's copy in the client part.
@@ -116,7 +117,7 @@ pub struct ServerManifest {
     /// The model's name.
     pub model: String,
     /// The model's family.
-    pub family: crate::config::Family,
+    pub family: crate::families::FamilyId,
     /// Tokens per batch and parameter set.
     pub protocol: ProtocolBinding,
     /// The rounds with their shapes.
@@ -163,8 +164,8 @@ impl ClientManifest {
 
 /// Serializes a manifest as it is written and hashed.
 pub(super) fn manifest_bytes(manifest: &impl Serialize, path: &Path) -> Result<Vec<u8>> {
-    let mut json =
-        serde_json::to_vec_pretty(manifest).map_err(|source| Error::malformed(path, "manifest", source))?;
+    let mut json = serde_json::to_vec_pretty(manifest)
+        .map_err(|source| Error::malformed_by(path, "manifest", source))?;
     json.push(b'\n');
     Ok(json)
 }
@@ -175,10 +176,24 @@ pub(super) fn parse_manifest<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> 
     struct Version {
         format_version: u32,
     }
-    let malformed = |source| Error::malformed(path, "manifest", source);
+    let malformed = |source| Error::malformed_by(path, "manifest", source);
     let Version { format_version } = serde_json::from_slice(bytes).map_err(malformed)?;
-    expect_equal(path, "format_version", &FORMAT_VERSION, &format_version)?;
+    if format_version != FORMAT_VERSION {
+        let advice = match format_version {
+            0..FORMAT_VERSION => "split the model again",
+            _ => "it was split by a newer version of this program",
+        };
+        let reason = format!("expected {FORMAT_VERSION}, got {format_version}: {advice}");
+        return Err(Error::malformed(path, "format_version", reason));
+    }
     serde_json::from_slice(bytes).map_err(malformed)
+}
+
+/// Whether the directory of a client or server part has a manifest of this version. A part without one is unfinished, one
+/// of another version is to be made again.
+pub fn is_current(directory: &Path) -> bool {
+    let path = directory.join(MANIFEST);
+    read_manifest(&path).is_ok_and(|bytes| parse_manifest::<serde_json::Value>(&bytes, &path).is_ok())
 }
 
 /// Reads a manifest's bytes.

@@ -1,30 +1,18 @@
 //! The server's part: int8 weights. It holds no scales: what an integer is worth, only the client knows.
 
 use super::manifest::{
-    MANIFEST, ModelDigest, ServerManifest, expect_equal, manifest_bytes, parse_manifest, read_manifest,
-    write_atomic,
+    MANIFEST, ModelDigest, ProtocolBinding, ServerManifest, expect_equal, manifest_bytes, parse_manifest,
+    read_manifest, write_atomic,
 };
-use super::plan::{PlanMatrix, SplitPlan};
-use crate::linear::quantize::{MAX_WEIGHT, QuantizedRound};
-use crate::weights::WeightSource;
-use crate::weights::safetensors::{Dtype, SafetensorsFile, write_file};
+use super::plan::{PlanMatrix, PlanRound, SplitPlan};
+use crate::formats::WeightSource;
+use crate::formats::safetensors::{Dtype, SafetensorsFile, SafetensorsWriter};
+use crate::linear::quantize::{IntMatrix, MAX_WEIGHT, QuantizedRound};
 use crate::{Error, Result};
-use safetensors::tensor::TensorView;
 use std::path::{Path, PathBuf};
 
 /// The weights, by name of the matrix: int8 `[rows, columns.len()]`.
 pub const WEIGHTS: &str = "weights.safetensors";
-
-/// The integers of one matrix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerMatrix {
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs: the length of the matrix's column range.
-    pub cols: usize,
-    /// `[rows, cols]`, row-major, each in -127..=127.
-    pub weights: Vec<i8>,
-}
 
 /// A server part on disk, its manifest read and its weights file checked for shapes.
 pub struct ServerPart {
@@ -76,6 +64,15 @@ impl ServerPart {
         self.digest
     }
 
+    /// The digest that the same split has under another `protocol`: a manifest differs in nothing else.
+    ///
+    /// # Errors
+    /// If the manifest cannot be serialized.
+    pub fn digest_under(&self, protocol: &ProtocolBinding) -> Result<ModelDigest> {
+        let manifest = ServerManifest { protocol: protocol.clone(), ..self.manifest.clone() };
+        Ok(ModelDigest::of(&manifest_bytes(&manifest, &self.directory.join(MANIFEST))?))
+    }
+
     /// Checks the weights file against its hash.
     ///
     /// # Errors
@@ -94,7 +91,7 @@ impl ServerPart {
     ///
     /// # Panics
     /// If the plan has no such round.
-    pub fn round(&self, round: usize) -> Result<Vec<ServerMatrix>> {
+    pub fn round(&self, round: usize) -> Result<Vec<IntMatrix>> {
         self.manifest.plan.rounds[round]
             .matrices
             .iter()
@@ -108,37 +105,44 @@ impl ServerPart {
                         "holds the weight -128",
                     ));
                 }
-                Ok(ServerMatrix { rows: matrix.rows, cols: matrix.columns.len(), weights })
+                Ok(IntMatrix { rows: matrix.rows, cols: matrix.columns.len(), weights })
             })
             .collect()
     }
 }
 
-/// Writes the weights file.
-pub(super) fn write_weights(
-    directory: &Path,
-    plan: &SplitPlan,
-    rounds: &[QuantizedRound],
-) -> Result<PathBuf> {
-    std::fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;
-    let path = directory.join(WEIGHTS);
-    let bytes: Vec<(&PlanMatrix, Vec<u8>)> = plan
-        .rounds
-        .iter()
-        .zip(rounds)
-        .flat_map(|(round, quantized)| round.matrices.iter().zip(&quantized.matrices))
-        .map(|(spec, matrix)| (spec, matrix.weights.iter().map(|w| w.cast_unsigned()).collect()))
-        .collect();
-    let views = bytes
-        .iter()
-        .map(|(spec, bytes)| {
-            TensorView::new(Dtype::I8, vec![spec.rows, spec.columns.len()], bytes)
-                .map(|view| (spec.name.as_str(), view))
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|source| Error::malformed(&path, "weights", source))?;
-    write_file(&path, views)?;
-    Ok(path)
+/// The weights file while it is written, round by round.
+pub(super) struct WeightsWriter {
+    path: PathBuf,
+    file: SafetensorsWriter,
+}
+
+impl WeightsWriter {
+    /// Begins the file.
+    pub(super) fn create(directory: &Path, plan: &SplitPlan) -> Result<Self> {
+        std::fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;
+        let path = directory.join(WEIGHTS);
+        let matrices = plan.rounds.iter().flat_map(|round| &round.matrices);
+        let tensors: Vec<_> = matrices
+            .map(|matrix| (matrix.name.clone(), Dtype::I8, vec![matrix.rows, matrix.columns.len()]))
+            .collect();
+        let file = SafetensorsWriter::create(&path, &tensors)?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes the matrices of a round.
+    pub(super) fn write(&mut self, round: &PlanRound, quantized: &QuantizedRound) -> Result<()> {
+        for (spec, matrix) in round.matrices.iter().zip(&quantized.matrices) {
+            self.file.append(&spec.name, bytemuck::cast_slice(&matrix.weights))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the file appear, and returns its path.
+    pub(super) fn finish(self) -> Result<PathBuf> {
+        self.file.finish()?;
+        Ok(self.path)
+    }
 }
 
 /// Writes the manifest and returns its bytes.

@@ -3,13 +3,12 @@
 use crate::support;
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert as reference;
-use models::bert::{Bert, Config};
-use models::config::SplitFamily;
-use models::linear::dense::DenseBackend;
-use models::linear::run_pass;
-use models::split::plan::PlanKind;
-use models::weights::MemorySource;
-use models::weights::safetensors::SafetensorsFile;
+use sotto_models::families::Encoder;
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::linear::run_pass;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
 use std::path::Path;
 
 const SENTENCES: [&str; 3] = [
@@ -18,13 +17,11 @@ const SENTENCES: [&str; 3] = [
     "The stock market fell by two per cent.",
 ];
 
-fn model(directory: &Path, kind: PlanKind) -> (Bert, DenseBackend) {
-    let config = Config::from_json(&std::fs::read(directory.join("config.json")).unwrap()).unwrap();
-    let source = SafetensorsFile::open(directory.join("model.safetensors")).unwrap();
-    let local = MemorySource::new(config.local_tensors(&source, kind).unwrap());
-    let plan = config.plan(kind).unwrap();
-    let backend = DenseBackend::from_source(&config, &source, plan).unwrap();
-    (Bert::new(config, kind, &local).unwrap(), backend)
+fn model(directory: &Path, kind: PlanKind) -> (Encoder, DenseBackend) {
+    let source = ModelSource::open(directory).unwrap();
+    let parts = split(&source, kind, |_| ()).unwrap();
+    let backend = DenseBackend::from_source(&source.config, &*source.weights, parts.plan).unwrap();
+    (parts.client.encoder().unwrap(), backend)
 }
 
 fn reference(directory: &Path) -> reference::BertModel {

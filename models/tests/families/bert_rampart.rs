@@ -2,14 +2,15 @@
 
 use crate::support;
 use candle_core::Tensor;
-use models::bert::{Bert, Config};
-use models::config::SplitFamily;
-use models::linear::dense::DenseBackend;
-use models::linear::run_pass;
-use models::split::plan::PlanKind;
-use models::weights::onnx::OnnxFile;
-use models::weights::{MemorySource, WeightSource};
 use sha2::{Digest, Sha256};
+use sotto_models::families::{Encoder, ModelConfig};
+use sotto_models::formats::WeightSource;
+use sotto_models::formats::onnx::OnnxFile;
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::linear::run_pass;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
 
 /// "My name is Alex Rivera and my SSN is 472-81-0094." as ids, with the index of the largest logit, that logit, and the
 /// logit of O, as ONNX Runtime computes them.
@@ -37,22 +38,17 @@ const GOLDEN: [(u32, usize, f32, f32); 21] = [
     (3, 0, 11.60881, 11.60881),
 ];
 
-fn rampart() -> (Config, OnnxFile) {
-    let directory = support::rampart();
-    let json = std::fs::read(directory.join("config.json")).unwrap();
-    (Config::from_json(&json).unwrap(), OnnxFile::open(directory.join("model_q4.onnx")).unwrap())
+fn rampart() -> ModelSource {
+    ModelSource::open(support::rampart()).unwrap()
 }
 
-fn model(config: &Config, source: &dyn WeightSource, kind: PlanKind) -> (Bert, DenseBackend) {
-    let local = MemorySource::new(config.local_tensors(source, kind).unwrap());
-    let plan = config.plan(kind).unwrap();
-    (
-        Bert::new(config.clone(), kind, &local).unwrap(),
-        DenseBackend::from_source(config, source, plan).unwrap(),
-    )
+fn model(source: &ModelSource, kind: PlanKind) -> (Encoder, DenseBackend) {
+    let parts = split(source, kind, |_| ()).unwrap();
+    let backend = DenseBackend::from_source(&source.config, &*source.weights, parts.plan).unwrap();
+    (parts.client.encoder().unwrap(), backend)
 }
 
-fn classify(model: &Bert, backend: &mut DenseBackend, sequences: &[&[u32]]) -> Tensor {
+fn classify(model: &Encoder, backend: &mut DenseBackend, sequences: &[&[u32]]) -> Tensor {
     let tokens = sequences.iter().map(|ids| ids.len()).sum();
     run_pass(backend, tokens, |backend| model.classify(sequences, backend)).unwrap()
 }
@@ -63,7 +59,7 @@ fn worst(a: &Tensor, b: &Tensor) -> f32 {
 
 #[test]
 fn dequantized_tensors_have_the_known_hashes() {
-    let (_, source) = rampart();
+    let source = OnnxFile::open(support::rampart().join("model_q4.onnx")).unwrap();
     let mut checked = 0;
     for line in include_str!("../golden/rampart_tensors.tsv").lines().skip(1) {
         let [name, shape, hash] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
@@ -80,10 +76,10 @@ fn dequantized_tensors_have_the_known_hashes() {
 
 #[test]
 fn logits_equal_onnx_runtime() {
-    let (config, source) = rampart();
+    let source = rampart();
     let ids = GOLDEN.map(|row| row.0);
     for kind in [PlanKind::Plain, PlanKind::Fused] {
-        let (bert, mut backend) = model(&config, &source, kind);
+        let (bert, mut backend) = model(&source, kind);
         let logits = classify(&bert, &mut backend, &[&ids]).to_vec2::<f32>().unwrap();
         for (position, (row, (_, label, highest, outside))) in logits.iter().zip(GOLDEN).enumerate() {
             let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
@@ -96,11 +92,11 @@ fn logits_equal_onnx_runtime() {
 
 #[test]
 fn sequences_of_one_pass_do_not_see_each_other() {
-    let (config, source) = rampart();
+    let source = rampart();
     let ids = GOLDEN.map(|row| row.0);
     let sequences: [&[u32]; 3] = [&ids, &ids[..9], &ids[3..20]];
     for kind in [PlanKind::Plain, PlanKind::Fused] {
-        let (bert, mut backend) = model(&config, &source, kind);
+        let (bert, mut backend) = model(&source, kind);
         let together = classify(&bert, &mut backend, &sequences);
         let alone: Vec<_> = sequences.iter().map(|ids| classify(&bert, &mut backend, &[*ids])).collect();
         assert!(worst(&together, &Tensor::cat(&alone, 0).unwrap()) < 1e-4, "{kind}");
@@ -109,7 +105,7 @@ fn sequences_of_one_pass_do_not_see_each_other() {
 
 #[test]
 fn fused_rounds_are_two_per_layer_and_one() {
-    let (config, _) = rampart();
+    let config: ModelConfig = rampart().config;
     assert_eq!(config.plan(PlanKind::Fused).unwrap().rounds.len(), 13);
     assert_eq!(config.plan(PlanKind::Plain).unwrap().rounds.len(), 25);
     config.plan(PlanKind::Fused).unwrap().validate().unwrap();
@@ -117,9 +113,9 @@ fn fused_rounds_are_two_per_layer_and_one() {
 
 #[test]
 fn unusable_sequences_are_refused() {
-    let (config, source) = rampart();
-    let (bert, mut backend) = model(&config, &source, PlanKind::Plain);
-    let long = vec![5; config.max_positions + 1];
+    let source = rampart();
+    let (bert, mut backend) = model(&source, PlanKind::Plain);
+    let long = vec![5; bert.max_positions() + 1];
     let cases: [&[&[u32]]; 4] = [&[], &[&[]], &[&[2, 19_730]], &[&long]];
     for sequences in cases {
         assert!(bert.classify(sequences, &mut backend).is_err());

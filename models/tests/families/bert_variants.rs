@@ -4,13 +4,12 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert as reference;
-use models::bert::{Bert, Pooling};
-use models::config::ModelConfig;
-use models::linear::dense::DenseBackend;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::split;
 use serde_json::{Value as Json, json};
+use sotto_models::families::{Encoder, Pooling};
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -85,9 +84,9 @@ fn expected() -> Tensor {
     model.forward(&input, &input.zeros_like().unwrap(), None).unwrap().squeeze(0).unwrap()
 }
 
-fn encoder(source: &ModelSource, kind: PlanKind) -> (Bert, DenseBackend) {
+fn encoder(source: &ModelSource, kind: PlanKind) -> (Encoder, DenseBackend) {
     let parts = split(source, kind, |_| ()).unwrap();
-    let family = source.config.split_family();
+    let family = &source.config;
     let backend = DenseBackend::from_source(family, &*source.weights, parts.plan).unwrap();
     (parts.client.encoder().unwrap(), backend)
 }
@@ -178,8 +177,7 @@ fn an_encoder_is_read_from_gguf() {
 
     let source = ModelSource::open(&path).unwrap();
     check(&source);
-    let ModelConfig::Bert(config) = &source.config else { panic!("the model is a BERT") };
-    assert_eq!(config.pooling, Pooling::First);
+    assert_eq!(source.config.encoder.as_ref().unwrap().pooling, Pooling::First);
     assert_eq!(source.tokenizer.encode("w5 w9").unwrap(), [5, 9]);
 }
 

@@ -1,16 +1,16 @@
 //! Llama 3, Qwen2 and Qwen3 against candle-transformers' models, and one file format against the other.
 
-use crate::tiny::Tiny;
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2, qwen3};
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::model::CausalModel;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::split;
 use serde_json::from_value;
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::model::{CausalModel, PrefixCache, Rows, TextPass};
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
+use sotto_testing::tiny::Tiny;
 
 /// Longer than the context at which Llama 3's scaling sets in for the tiny model.
 fn prompt() -> Vec<u32> {
@@ -19,7 +19,7 @@ fn prompt() -> Vec<u32> {
 
 const DECODED: [u32; 3] = [7, 9, 3];
 
-/// The opened model and its directory, which is read when tensors are asked for.
+/// The opened model and its directory, which must outlive it.
 fn opened(tiny: &Tiny) -> (ModelSource, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     tiny.write_directory(directory.path());
@@ -28,12 +28,12 @@ fn opened(tiny: &Tiny) -> (ModelSource, tempfile::TempDir) {
 
 fn decoder(source: &ModelSource, kind: PlanKind) -> (Box<dyn CausalModel>, DenseBackend) {
     let parts = split(source, kind, |_| ()).unwrap();
-    let family = source.config.split_family();
+    let family = &source.config;
     let backend = DenseBackend::from_source(family, &*source.weights, parts.plan.clone()).unwrap();
     (parts.client.causal_model(HeadPrecision::Float).unwrap(), backend)
 }
 
-/// Logits behind the prompt and each decoded token, by a reference and by both plans.
+/// Logits for the prompt and each decoded token, by a reference and by both plans.
 fn compare(tiny: &Tiny, mut reference: impl FnMut(&Tensor, usize) -> Tensor) {
     let prompt = prompt();
     let steps: Vec<&[u32]> = std::iter::once(&prompt[..]).chain(DECODED.chunks(1)).collect();
@@ -147,5 +147,68 @@ fn the_last_logits_are_those_of_all() {
         let last = model.forward(&prompt(), &mut backend).unwrap().to_vec1::<f32>().unwrap();
         let expected = all.to_vec2::<f32>().unwrap().pop().unwrap();
         assert!(last.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{kind}");
+    }
+}
+
+#[test]
+fn texts_that_share_a_pass_do_not_see_each_other() {
+    for tiny in [Tiny::llama(), Tiny::qwen2(), Tiny::qwen3()] {
+        let (source, _directory) = opened(&tiny);
+        for kind in [PlanKind::Plain, PlanKind::Fused] {
+            let (mut model, mut backend) = decoder(&source, kind);
+            let texts: [&[u32]; 3] = [&[3, 4, 5, 6, 7], &[9, 8], &[20; 30]];
+            let alone: Vec<Vec<Vec<f32>>> = texts
+                .iter()
+                .map(|ids| {
+                    model.clear();
+                    // Two passes, so that the second one has something in the cache.
+                    model.forward(&ids[..1], &mut backend).unwrap();
+                    model.forward_all(&ids[1..], &mut backend).unwrap().to_vec2().unwrap()
+                })
+                .collect();
+            let mut caches: [PrefixCache; 3] = Default::default();
+            let mut pass = |first: bool, rows: [Rows; 3]| {
+                let mut parts: Vec<TextPass<'_>> = texts
+                    .iter()
+                    .zip(&mut caches)
+                    .zip(rows)
+                    .map(|((ids, cache), rows)| {
+                        let ids = if first { &ids[..1] } else { &ids[1..] };
+                        TextPass { ids, cache, rows }
+                    })
+                    .collect();
+                model.forward_texts(&mut parts, &mut backend).unwrap()
+            };
+            let nothing = pass(true, [Rows::None; 3]);
+            assert!(nothing.iter().all(|logits| logits.dims() == [0, 50]));
+            let logits = pass(false, [Rows::Last(4), Rows::None, Rows::Last(1)]);
+            assert_eq!(logits.iter().map(|rows| rows.dims()[0]).collect::<Vec<_>>(), [4, 0, 1]);
+            for (text, rows) in logits.iter().enumerate() {
+                let rows = rows.to_vec2::<f32>().unwrap();
+                let expected = &alone[text][alone[text].len() - rows.len()..];
+                for (got, expected) in rows.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!((got - expected).abs() < 1e-5, "{kind}, text {text}: {got}, not {expected}");
+                }
+            }
+            assert_eq!(caches.map(|cache| cache.len()), [5, 2, 30]);
+        }
+    }
+}
+
+#[test]
+fn a_token_of_a_short_pass_is_exactly_what_it_is_alone() {
+    let (source, _directory) = opened(&Tiny::qwen2());
+    let (mut model, mut backend) = decoder(&source, PlanKind::Plain);
+    let ids = prompt();
+    let ids = &ids[..ids.len().min(9)];
+    let mut one_by_one = Vec::new();
+    for id in ids {
+        one_by_one.push(model.forward(&[*id], &mut backend).unwrap().to_vec1::<f32>().unwrap());
+    }
+    model.clear();
+    let all = model.forward_all(ids, &mut backend).unwrap().to_vec2::<f32>().unwrap();
+    // The products of the test's backend are of matrices of different sizes, so equal up to its rounding.
+    for (a, b) in all.iter().flatten().zip(one_by_one.iter().flatten()) {
+        assert!((a - b).abs() < 1e-5, "{a}, not {b}");
     }
 }

@@ -3,16 +3,17 @@
 use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use models::config::{ModelConfig, SplitFamily};
-use models::gpt2::{Config, Gpt2};
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::model::CausalModel;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::split;
-use models::weights::safetensors::SafetensorsFile;
-use models::weights::{MemorySource, WeightSource};
+use sotto_models::families::names::Canonical;
+use sotto_models::families::{Decoder, ModelConfig, config_from_json};
+use sotto_models::formats::safetensors::SafetensorsFile;
+use sotto_models::formats::{MemorySource, WeightSource};
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::local_ops::embedding::Embedding;
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::model::CausalModel;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
 use std::fs::File;
 use std::path::Path;
 
@@ -25,11 +26,17 @@ fn golden() -> SafetensorsFile {
     SafetensorsFile::open(path).unwrap()
 }
 
-fn model(kind: PlanKind) -> (Gpt2, DenseBackend) {
-    let (config, source) = (Config::from_json(CONFIG.as_bytes()).unwrap(), golden());
+fn config() -> ModelConfig {
+    config_from_json(CONFIG.as_bytes()).unwrap()
+}
+
+fn model(kind: PlanKind) -> (Decoder, DenseBackend) {
+    let config = config();
+    let source = Canonical::new(Box::new(golden()), config.family.family().names(), &config);
+    let embedding = Embedding::Float(source.get("token_embd.weight").unwrap());
     let local = MemorySource::new(config.local_tensors(&source, kind).unwrap());
     let backend = DenseBackend::from_source(&config, &source, config.plan(kind).unwrap()).unwrap();
-    (Gpt2::new(config, kind, &local, HeadPrecision::Float).unwrap(), backend)
+    (Decoder::new(config, kind, &local, embedding, HeadPrecision::Float).unwrap(), backend)
 }
 
 fn ids() -> Vec<u32> {
@@ -106,11 +113,11 @@ fn a_gguf_file_gives_the_same_logits() {
     let path = directory.path().join("gpt2.gguf");
     write_gguf(&path);
     let source = ModelSource::open(&path).unwrap();
-    assert_eq!(source.config, ModelConfig::Gpt2(Config::from_json(CONFIG.as_bytes()).unwrap()));
+    assert_eq!(source.config, config());
     let expected = golden().get("golden.logits").unwrap();
     for kind in [PlanKind::Plain, PlanKind::Fused] {
         let parts = split(&source, kind, |_| ()).unwrap();
-        let family = source.config.split_family();
+        let family = &source.config;
         let mut backend = DenseBackend::from_source(family, &*source.weights, parts.plan).unwrap();
         let mut model = parts.client.causal_model(HeadPrecision::Float).unwrap();
         let logits = model.forward_all(&ids(), &mut backend).unwrap();
@@ -140,7 +147,7 @@ fn cached_steps_equal_one_pass() {
 
 #[test]
 fn the_fused_plan_has_two_rounds_per_block_and_one() {
-    let config = Config::from_json(CONFIG.as_bytes()).unwrap();
+    let config = config();
     for (kind, rounds) in [(PlanKind::Plain, 8), (PlanKind::Fused, 5)] {
         let plan = config.plan(kind).unwrap();
         plan.validate().unwrap();

@@ -4,8 +4,7 @@ mod bert_minilm;
 mod bert_rampart;
 mod bert_variants;
 mod decoders;
+mod golden;
 mod gpt2_golden;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/tiny.rs"]
-mod tiny;

@@ -1,9 +1,9 @@
 //! Damaged and hostile GGUF files are refused with the file and the field, and never crash or allocate wildly.
 
-use crate::tiny::Tiny;
-use models::source::ModelSource;
-use models::weights::gguf::GgufFile;
 use proptest::prelude::*;
+use sotto_models::formats::gguf::GgufFile;
+use sotto_models::source::ModelSource;
+use sotto_testing::tiny::Tiny;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -23,7 +23,7 @@ fn open(bytes: &[u8]) -> Result<(), String> {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("damaged.gguf");
     std::fs::write(&path, bytes).unwrap();
-    let read = || -> models::Result<()> {
+    let read = || -> sotto_models::Result<()> {
         let source = ModelSource::from_gguf(GgufFile::open(&path)?)?;
         for name in source.weights.names() {
             source.weights.get(&name)?;
@@ -37,7 +37,7 @@ fn position(needle: &str) -> usize {
     sound().windows(needle.len()).position(|window| window == needle.as_bytes()).unwrap()
 }
 
-/// The sound file with bytes replaced behind `needle`.
+/// The sound file with bytes replaced after `needle`.
 fn patched(needle: &str, offset: usize, bytes: &[u8]) -> Vec<u8> {
     let mut patched = sound().to_vec();
     let at = position(needle) + needle.len() + offset;
@@ -77,7 +77,7 @@ fn errors_name_the_field() {
         (patched("blk.0.ffn_up.weight", 4, &[0, 0, 0, 0, 1]), "blk.0.ffn_up.weight"),
         // A product that overflows.
         (patched("blk.0.ffn_up.weight", 4, &[255; 16]), "blk.0.ffn_up.weight"),
-        // Data behind the end of the file.
+        // Data after the end of the file.
         (patched("blk.0.ffn_up.weight", 24, &[0, 0, 0, 0, 1]), "blk.0.ffn_up.weight"),
     ] {
         let error = open(&bytes).unwrap_err();

@@ -2,6 +2,4 @@
 
 mod gguf_damaged;
 mod gguf_types;
-#[path = "../support/tiny.rs"]
-mod tiny;
 mod variants;

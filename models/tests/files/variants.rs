@@ -1,18 +1,18 @@
-//! Model files as people have them: several shards, files beside files, metadata of other converters, and what a
+//! Model files as people have them: several shards, extra files, metadata of other converters, and what a
 //! decoder would get wrong silently if it were not refused.
 
-use crate::tiny;
-use crate::tiny::Tiny;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use models::config::ModelConfig;
-use models::layers::rope::RopeScaling;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::split;
-use models::weights::gguf::GgufFile;
 use serde_json::{Value as Json, json};
+use sotto_models::families::ModelConfig;
+use sotto_models::families::config::Positions;
+use sotto_models::formats::gguf::GgufFile;
+use sotto_models::local_ops::rope::RopeScaling;
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::split;
+use sotto_testing::tiny::Tiny;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
@@ -27,9 +27,9 @@ fn error(path: &Path) -> String {
     ModelSource::open(path).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
-fn llama(source: &ModelSource) -> &models::llama::Config {
-    let ModelConfig::Llama(config) = &source.config else { panic!("the model is a Llama") };
-    config
+fn scaling_of(config: &ModelConfig) -> RopeScaling {
+    let Positions::Rotary { tables, .. } = &config.positions else { panic!("rotary positions") };
+    tables[0].scaling.clone()
 }
 
 /// A tiny Llama as a GGUF file with further metadata and tensors, which replace those of the same name.
@@ -62,7 +62,7 @@ fn gguf(
 }
 
 /// Opens a tiny unscaled Llama with these changes.
-fn opened(meta: &[(&str, Value)], tensors: &[(&str, Tensor)]) -> models::Result<ModelSource> {
+fn opened(meta: &[(&str, Value)], tensors: &[(&str, Tensor)]) -> sotto_models::Result<ModelSource> {
     let mut tiny = Tiny::llama();
     tiny.config.as_object_mut().unwrap().remove("rope_scaling");
     let directory = tempfile::tempdir().unwrap();
@@ -171,7 +171,7 @@ fn weights_that_are_not_finite_are_refused_on_both_sides() {
 }
 
 /// Ids that end a text and the id that begins one, of a model directory with these files.
-fn special(files: &[(&str, Json)], post_processor: Json) -> models::tokenizer::SpecialTokens {
+fn special(files: &[(&str, Json)], post_processor: Json) -> sotto_models::tokenizer::SpecialTokens {
     let directory = directory(&Tiny::llama());
     let path = directory.path().join("tokenizer.json");
     let mut tokenizer: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -195,8 +195,8 @@ fn every_end_of_text_counts_and_the_tokenizers_own_comes_first() {
         fs::write(directory.path().join(name), json.to_string()).unwrap();
     }
     let template = ModelSource::open(directory.path()).unwrap().template().unwrap();
-    let message = models::chat_template::Message::new("user", "w3 ");
-    assert_eq!(template.render(&[message], true).unwrap(), "w3 w9");
+    let message = sotto_models::chat_template::Message::new("user", "w3 ");
+    assert_eq!(template.render(&[message], true).unwrap().text(), "w3 w9");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn gguf_files_of_llama_3_begin_a_text_and_name_their_end_first() {
     let tokenizer = |pre: &str| {
         let meta = [
             ("tokenizer.ggml.pre", Value::String(pre.into())),
-            ("tokenizer.ggml.tokens", words(tiny::VOCABULARY)),
+            ("tokenizer.ggml.tokens", words(sotto_testing::tiny::VOCABULARY)),
             ("tokenizer.ggml.bos_token_id", Value::U32(2)),
             ("tokenizer.ggml.eos_token_id", Value::U32(7)),
         ];
@@ -241,7 +241,7 @@ fn gguf_files_of_llama_3_begin_a_text_and_name_their_end_first() {
 
 #[test]
 fn ggufs_rotary_scaling_has_several_forms() {
-    let scaling = |meta: &[(&str, Value)]| llama(&opened(meta, &[]).unwrap()).rope.scaling.clone();
+    let scaling = |meta: &[(&str, Value)]| scaling_of(&opened(meta, &[]).unwrap().config);
     let kind = |kind: &str| ("llama.rope.scaling.type", Value::String(kind.into()));
     let linear = RopeScaling::Linear { factor: 4.0 };
     assert_eq!(scaling(&[]), RopeScaling::None);
@@ -252,7 +252,7 @@ fn ggufs_rotary_scaling_has_several_forms() {
     assert!(refused(&[kind("yarn")], &[]).contains("yarn"));
     let divisors = [("rope_freqs.weight", Tensor::ones(8, DType::F32, &Device::Cpu).unwrap())];
     let stretched = opened(&[], &divisors).unwrap();
-    assert_eq!(llama(&stretched).rope.scaling, RopeScaling::Factors { divisors: vec![1.0; 8] });
+    assert_eq!(scaling_of(&stretched.config), RopeScaling::Factors { divisors: vec![1.0; 8] });
     // Divisors do not hide a type that is not computed.
     assert!(refused(&[kind("yarn")], &divisors).contains("yarn"));
     assert!(
@@ -264,13 +264,41 @@ fn ggufs_rotary_scaling_has_several_forms() {
 #[test]
 fn gguf_metadata_that_changes_the_computation_is_heeded_or_refused() {
     let window = ("llama.attention.sliding_window", Value::U32(100));
-    assert_eq!(llama(&opened(&[window], &[]).unwrap()).context_length, 100);
+    let windowed = opened(&[window], &[]).unwrap().config;
+    assert_eq!((0..3).map(|i| windowed.block_attention(i).window).collect::<Vec<_>>(), [Some(100); 3]);
     let bias = [("blk.0.attn_output.bias", Tensor::ones(64, DType::F32, &Device::Cpu).unwrap())];
     assert!(refused(&[], &bias).contains("attn_output.bias"));
     assert!(refused(&[("llama.expert_count", Value::U32(8))], &[]).contains("expert"));
-    assert!(refused(&[("llama.rope.dimension_count", Value::U32(8))], &[]).contains("dimension_count"));
+    assert!(refused(&[("llama.rope.dimension_count", Value::U32(80))], &[]).contains("rotary dim"));
     assert!(refused(&[("split.count", Value::U16(3))], &[]).contains("one of 3 parts"));
     assert!(refused(&[("general.architecture", Value::String("clip".into()))], &[]).contains("clip"));
+}
+
+#[test]
+fn a_tied_head_is_found_in_a_file_that_writes_it_twice() {
+    // As llama.cpp's converter does for Qwen2.5: one matrix in two quantizations.
+    let tiny = Tiny::qwen2();
+    let embedding = &tiny.tensors["model.embed_tokens.weight"];
+    let rounded = |kind| QTensor::quantize(embedding, kind).unwrap().dequantize(&Device::Cpu).unwrap();
+    let open = |head: &Tensor| {
+        let directory = tempfile::tempdir().unwrap();
+        let coarse = rounded(GgmlDType::Q5_0);
+        let path = gguf(
+            &tiny,
+            directory.path(),
+            &[],
+            &[("token_embd.weight", coarse), ("output.weight", head.clone())],
+        );
+        let source = ModelSource::open(path).unwrap();
+        let embedding = source.weights.get("token_embd.weight").unwrap();
+        (source.config.tied_head, embedding.to_vec2::<f32>().unwrap())
+    };
+    let fine = rounded(GgmlDType::Q8_0);
+    let (tied, read) = open(&fine);
+    assert!(tied);
+    assert_eq!(read, fine.to_vec2::<f32>().unwrap(), "the finer of the two is read");
+    let other = Tensor::randn(0f32, 0.15, embedding.shape(), &Device::Cpu).unwrap();
+    assert!(!open(&other).0, "a head that was trained apart");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use crate::support;
 use candle_core::{D, Tensor};
-use models::layers::head::HeadPrecision;
-use models::linear::dense::DenseBackend;
-use models::linear::quantize::quantize;
-use models::split::plan::PlanKind;
-use models::split::{ClientPart, ProtocolBinding, ServerPart, SplitParts, split};
+use sotto_models::linear::dense::DenseBackend;
+use sotto_models::linear::quantize::quantize;
+use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::{ClientPart, ProtocolBinding, ServerPart, SplitParts, split};
 
 fn logits(parts: &SplitParts, backend: DenseBackend, ids: &[u32]) -> Tensor {
     let mut backend = backend;
@@ -28,7 +28,7 @@ fn compare(reference: &Tensor, other: &Tensor, ids: &[u32]) -> (f32, f32) {
 fn quantized_plans_stay_close_to_float() {
     let source = support::smollm2();
     let ids = support::prose();
-    let family = source.config.split_family();
+    let family = &source.config;
     let mut reference = None;
     // Bounds a little above what the design document measured for the same text (0.0023 and 0.0036).
     for (kind, bound) in [(PlanKind::Plain, 0.0035), (PlanKind::Fused, 0.0050)] {
@@ -71,7 +71,7 @@ fn equalization_is_what_makes_the_fused_plan_usable() {
     let source = support::smollm2();
     let ids = &support::prose()[..64];
     let parts = split(&source, PlanKind::Fused, |_| ()).unwrap();
-    let family = source.config.split_family();
+    let family = &source.config;
     let float = DenseBackend::from_source(family, &*source.weights, parts.plan.clone()).unwrap();
     let reference = logits(&parts, float, ids);
     let kl = |power: f32| {
@@ -89,7 +89,7 @@ fn equalization_is_what_makes_the_fused_plan_usable() {
     assert!(5.0 * with < without, "with {with}, without {without}");
 }
 
-fn written(kind: PlanKind) -> (SplitParts, tempfile::TempDir, models::split::ModelDigest) {
+fn written(kind: PlanKind) -> (SplitParts, tempfile::TempDir, sotto_models::split::ModelDigest) {
     let parts = split(&support::smollm2(), kind, |_| ()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let protocol = ProtocolBinding { tau: 64, params_id: "test".into() };

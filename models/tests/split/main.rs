@@ -4,5 +4,3 @@ mod equals_whole;
 mod parts;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/tiny.rs"]
-mod tiny;

@@ -1,11 +1,10 @@
 //! What each part of a split holds, and that damaged parts are refused.
 
 use crate::support;
-use crate::tiny::Tiny;
-use models::config::SplitFamily;
-use models::source::ModelSource;
-use models::split::plan::PlanKind;
-use models::split::{ClientPart, ProtocolBinding, ServerPart, SplitParts, split};
+use sotto_models::source::ModelSource;
+use sotto_models::split::plan::PlanKind;
+use sotto_models::split::{ClientPart, ProtocolBinding, ServerPart, SplitParts, is_current, split, split_to};
+use sotto_testing::tiny::Tiny;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ struct Fingerprints {
 
 impl Fingerprints {
     fn of(source: &ModelSource, parts: &SplitParts) -> Self {
-        let family: &dyn SplitFamily = source.config.split_family();
+        let family = &source.config;
         let [mut int8, mut half, mut float] = [(); 3].map(|()| HashSet::<Vec<u8>>::new());
         let plain = family.plan(PlanKind::Plain).unwrap();
         // The float weights as they are in the file, and as the plan has them.
@@ -132,12 +131,12 @@ fn an_untied_heads_client_part_has_no_linear_weight() {
 fn the_client_part_holds_exactly_these_tensors() {
     let (source, _directory) = tiny_source(&Tiny::llama());
     let names = |kind| {
-        let local = source.config.split_family().local_tensors(&*source.weights, kind).unwrap();
+        let local = source.config.local_tensors(&*source.weights, kind).unwrap();
         local.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     // The head is untied and the gains are folded: nothing but the embedding is left.
-    assert_eq!(names(PlanKind::Fused), ["token_embd.weight"]);
-    assert_eq!(names(PlanKind::Plain).len(), 2 + 2 * 3);
+    assert_eq!(names(PlanKind::Fused), [""; 0]);
+    assert_eq!(names(PlanKind::Plain).len(), 1 + 2 * 3);
 }
 
 #[test]
@@ -145,7 +144,7 @@ fn both_plans_have_the_rounds_they_promise() {
     let smollm2 = support::smollm2();
     let (untied, _directory) = tiny_source(&Tiny::llama());
     for (source, blocks, head) in [(&smollm2, 30, 0), (&untied, 3, 1)] {
-        let family = source.config.split_family();
+        let family = &source.config;
         let [plain, fused] = [PlanKind::Plain, PlanKind::Fused].map(|kind| family.plan(kind).unwrap());
         plain.validate().unwrap();
         fused.validate().unwrap();
@@ -153,7 +152,7 @@ fn both_plans_have_the_rounds_they_promise() {
         assert_eq!(fused.rounds.len(), 2 * blocks + 1);
         assert_eq!(plain.rows(), fused.rows());
     }
-    let plan = smollm2.config.split_family().plan(PlanKind::Plain).unwrap();
+    let plan = smollm2.config.plan(PlanKind::Plain).unwrap();
     // As the design document counts them.
     assert_eq!(plan.rows(), 155_520);
 }
@@ -170,6 +169,71 @@ fn the_same_model_gives_the_same_digest_and_anything_else_another() {
     assert_ne!(first, digest(PlanKind::Fused, &protocol()));
     assert_ne!(first, digest(PlanKind::Plain, &ProtocolBinding { tau: 256, ..protocol() }));
     assert_ne!(first, digest(PlanKind::Plain, &ProtocolBinding { params_id: "other".into(), tau: 64 }));
+}
+
+#[test]
+fn writing_while_splitting_gives_the_same_files() {
+    for tiny in [Tiny::llama(), Tiny::qwen2()] {
+        let (source, _directory) = tiny_source(&tiny);
+        for kind in [PlanKind::Plain, PlanKind::Fused] {
+            let [whole, streamed] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            let digest = split(&source, kind, |_| ()).unwrap().write(whole.path(), &protocol()).unwrap();
+            let rounds = std::sync::atomic::AtomicUsize::new(0);
+            let count = |of: usize| {
+                rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(of, source.config.plan(kind).unwrap().rounds.len());
+            };
+            assert_eq!(split_to(&source, kind, streamed.path(), &protocol(), count).unwrap(), digest);
+            assert_eq!(rounds.into_inner(), source.config.plan(kind).unwrap().rounds.len());
+            for side in ["client", "server"] {
+                let part = |root: &tempfile::TempDir| root.path().join(side).join(kind.as_str());
+                let names = |root| -> Vec<_> {
+                    files(&part(root)).into_iter().map(|file| file.file_name().unwrap().to_owned()).collect()
+                };
+                assert_eq!(names(&whole), names(&streamed));
+                for name in names(&whole) {
+                    let read = |root| fs::read(part(root).join(&name)).unwrap();
+                    assert!(read(&whole) == read(&streamed), "{side} {name:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_loaded_embedding_is_the_int8_one() {
+    let (source, _directory) = tiny_source(&Tiny::qwen2());
+    let parts = split(&source, PlanKind::Plain, |_| ()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    parts.write(directory.path(), &protocol()).unwrap();
+    let loaded = ClientPart::load(directory.path().join("client/plain")).unwrap().part;
+    let all: Vec<u32> = (0..50).collect();
+    let rows = |part: &ClientPart| part.embedding.rows(&all).unwrap().to_vec2::<f32>().unwrap();
+    let (float, int8) = (rows(&parts.client), rows(&loaded));
+    for (float, int8) in float.iter().flatten().zip(int8.iter().flatten()) {
+        // Weights are up to 0.25, so half a step of a block is up to 0.001.
+        assert!((float - int8).abs() < 1.1e-3, "{float} became {int8}");
+    }
+    // A byte a weight, and four for every 32 of them.
+    assert_eq!(loaded.embedding.bytes(), 50 * 64 * 36 / 32);
+    assert_eq!(parts.client.embedding.bytes(), 50 * 64 * 4);
+}
+
+#[test]
+fn parts_of_an_older_version_are_to_be_made_again() {
+    let (_directory, client, server) = tiny_split();
+    assert!(is_current(&client) && is_current(&server));
+    for part in [&client, &server] {
+        let manifest = part.join("manifest.json");
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replacen("\"format_version\": 2", "\"format_version\": 1", 1)).unwrap();
+        assert!(!is_current(part));
+    }
+    for error in [ClientPart::load(&client).err(), ServerPart::open(&server).err()] {
+        let error = error.unwrap().to_string();
+        assert!(error.contains("expected 2, got 1") && error.contains("split the model again"), "{error}");
+    }
+    assert!(!is_current(&client.join("nothing")));
 }
 
 /// A written split of a tiny model.
@@ -237,7 +301,8 @@ fn damaged_server_parts_are_refused() {
     let manifest = server.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
     for (from, to) in [
-        ("\"format_version\": 1", "\"format_version\": 2"),
+        ("\"format_version\": 2", "\"format_version\": 1"),
+        ("\"format_version\": 2", "\"format_version\": 3"),
         ("\"d_in\": 64", "\"d_in\": 63"),
         ("\"rows\": 32", "\"rows\": 33"),
         ("\"blk.0.attn_q\"", "\"blk.0.attn_k\""),

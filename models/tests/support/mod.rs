@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
-use models::source::ModelSource;
 use sha2::{Digest, Sha256};
+use sotto_models::source::ModelSource;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{AlignedBytes, BODY_PLANES, LINE_BYTES, Planes};
+use super::{AlignedBytes, BODY_PLANES, LINE_BYTES, Planes, WORD_PLANES};
 use crate::kernels::reduce52::{load8, store8};
 
 /// Fewest tokens that pay for reordering the rows.
@@ -35,6 +35,7 @@ pub(super) fn product(rows: &[i8], stride: usize, planes: &Planes, out: &mut [i6
             fill(&mut panel, rows, stride);
             match planes.planes() {
                 BODY_PLANES => all_tokens::<2, BODY_PLANES>(&panel, planes, 0, out),
+                WORD_PLANES => all_tokens::<3, WORD_PLANES>(&panel, planes, 0, out),
                 count => (0..count).for_each(|p| all_tokens::<8, 1>(&panel, planes, p, out)),
             }
         }

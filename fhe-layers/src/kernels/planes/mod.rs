@@ -1,8 +1,9 @@
 //! Int8 matrix times vectors of words split into byte planes: the body half, and clear int8 inference.
 //!
 //! A word `v < 2^(8P)` is the sum of its bytes `v_p 2^(8p)`, so `sum_i w_i v_i = sum_p 2^(8p) sum_i w_i v_(p,i)`:
-//! `P` products of u8 by i8, summed in 32 bits, then recombined in 64. A 40-bit body takes five planes; one plane is
-//! the product of clear int8 inference, which the yardstick `clear_int8` times.
+//! `P` products of u8 by i8, summed in 32 bits, then recombined in 64. A 40-bit body takes five planes, a word body four
+//! (only the sum modulo `2^32` counts then); one plane is the product of clear int8 inference, which the yardstick
+//! `clear_int8` times.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -18,16 +19,19 @@ use rayon::prelude::*;
 
 use super::{AlignedBytes, Isa, LINE_BYTES, MAX_COLUMNS, PackedWeights};
 
-/// The most planes that a word has.
+/// Maximum planes of a word.
 pub const MAX_PLANES: usize = 8;
 
 /// Planes of a 40-bit body.
 pub const BODY_PLANES: usize = 5;
 
+/// Planes of a 32-bit word body, whose sums wrap modulo `2^32`.
+pub const WORD_PLANES: usize = 4;
+
 /// A thread takes at least this many bytes of weights: below, handing out work costs more than it gains.
 const MIN_TASK_BYTES: usize = 1024 * 1024;
 
-/// From this many tokens on, what is done for each of them beside the product is done on all cores.
+/// From this many tokens on, per-token work other than the product is done on all cores.
 pub(crate) const PARALLEL_TOKENS: usize = 16;
 
 /// Rows of a task are a multiple of this, so that no kernel's tile is cut short but the last.
@@ -74,7 +78,7 @@ impl Planes {
     ///
     /// # Panics
     /// As [`Planes::zeroed`], if there is no vector, or if their lengths differ.
-    pub fn from_tokens<W: AsRef<[u64]> + Sync>(tokens: &[W], planes: usize) -> Self {
+    pub fn from_tokens<T: Word, W: AsRef<[T]> + Sync>(tokens: &[W], planes: usize) -> Self {
         let cols = tokens.first().map_or(0, |words| words.as_ref().len());
         let mut all = Self::zeroed(cols, planes, tokens.len());
         let size = planes * all.stride;
@@ -119,16 +123,36 @@ impl Planes {
     }
 }
 
+/// What is taken apart into byte planes: `u64`, or `u32` for bodies of 32-bit words.
+pub trait Word: Copy + Sync {
+    /// Byte `p`, counted from the lowest.
+    fn byte(self, p: usize) -> u8;
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn byte(self, p: usize) -> u8 {
+        (self >> (8 * p)) as u8
+    }
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    fn byte(self, p: usize) -> u8 {
+        (u64::from(self) >> (8 * p)) as u8
+    }
+}
+
 /// Overwrites the planes of one vector, `[stride / 64, planes, 64]`.
 ///
 /// # Panics
 /// If `words.len() != cols`.
-fn fill_planes(data: &mut [u8], planes: usize, cols: usize, words: &[u64]) {
+fn fill_planes<T: Word>(data: &mut [u8], planes: usize, cols: usize, words: &[T]) {
     assert_eq!(words.len(), cols, "words of a token");
     for (group, words) in data.chunks_exact_mut(planes * LINE_BYTES).zip(words.chunks(LINE_BYTES)) {
         for (p, line) in group.chunks_exact_mut(LINE_BYTES).enumerate() {
             for (byte, word) in line.iter_mut().zip(words) {
-                *byte = (word >> (8 * p)) as u8;
+                *byte = word.byte(p);
             }
         }
     }

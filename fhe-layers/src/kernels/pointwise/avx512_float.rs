@@ -10,7 +10,8 @@ use crate::kernels::reduce_float::{FloatReducer, load_residues};
 use crate::kernels::reduce52::{load8, store8};
 
 pub(super) use super::avx512::{
-    add_assign, centred, decode, digits, neg_assign, residues, sub_assign, switch_noisy, switch_up,
+    add_assign, centred, digits, neg_assign, residues, spread_bits, sub_assign, switch_folded, switch_noisy,
+    switch_up,
 };
 
 product_forms!();

@@ -13,7 +13,7 @@ mod scalar;
 
 use super::Isa;
 use crate::arith::{MODULUS_BITS, Modulus};
-use crate::switch::{Decoder, Switch};
+use crate::switch::Switch;
 
 /// Runs a scalar body, or the same body compiled for a vector instruction set.
 macro_rules! dispatch {
@@ -99,10 +99,10 @@ pub fn centred(isa: Isa, modulus: &Modulus, a: &[u64], out: &mut [i64]) {
 /// Signed digits to residues: `out = d mod q` in `[0, q)`.
 ///
 /// # Panics
-/// If the lengths differ, `q <= 2^15`, or this processor lacks `isa`.
-pub fn residues(isa: Isa, modulus: &Modulus, digits: &[i16], out: &mut [u64]) {
+/// If the lengths differ, `q <= 2^31`, or this processor lacks `isa`.
+pub fn residues(isa: Isa, modulus: &Modulus, digits: &[i32], out: &mut [u64]) {
     assert_eq!(digits.len(), out.len(), "length of the output");
-    assert!(modulus.q() > 1 << 15, "modulus: expected above 2^15, got {}", modulus.q());
+    assert!(modulus.q() > 1 << 31, "modulus: expected above 2^31, got {}", modulus.q());
     dispatch!(isa, residues(modulus, digits, out));
 }
 
@@ -115,6 +115,32 @@ pub(crate) fn switch_noisy(isa: Isa, switch: &Switch, words: &mut [u64], noise: 
     dispatch!(isa, switch_noisy(switch, words, noise));
 }
 
+/// What is subtracted from a mask body before it is switched: `steps[i] 2^shift`, below `2^37` in magnitude.
+pub(crate) struct Fold<'a> {
+    /// `[n]`
+    pub(crate) steps: &'a [i16],
+    pub(crate) shift: u32,
+}
+
+/// `values[i]`, in `[0, q)`, less its fold, switched and left-aligned in 32 bits: in one pass.
+///
+/// # Panics
+/// If the lengths differ, the switch has more than 32 bits, or this processor lacks `isa`.
+pub(crate) fn switch_folded(isa: Isa, switch: &Switch, fold: &Fold<'_>, values: &[u64], out: &mut [u32]) {
+    assert_eq!((values.len(), fold.steps.len()), (out.len(), out.len()), "lengths of the fold");
+    assert!(switch.bits() <= u32::BITS && fold.shift <= 22, "switch to {} bits", switch.bits());
+    dispatch!(isa, switch_folded(switch, fold, values, out));
+}
+
+/// The bits of `bytes` as words 0 or 1, lowest first.
+///
+/// # Panics
+/// Unless `out` has eight words per byte, or if this processor lacks `isa`.
+pub(crate) fn spread_bits(isa: Isa, bytes: &[u8], out: &mut [u64]) {
+    assert_eq!(8 * bytes.len(), out.len(), "bits");
+    dispatch!(isa, spread_bits(bytes, out));
+}
+
 /// 32-bit words to residues: [`crate::switch::up`].
 ///
 /// # Panics
@@ -122,15 +148,6 @@ pub(crate) fn switch_noisy(isa: Isa, switch: &Switch, words: &mut [u64], noise: 
 pub(crate) fn switch_up(isa: Isa, modulus: &Modulus, words: &[u32], out: &mut [u64]) {
     assert_eq!(words.len(), out.len(), "length of the output");
     dispatch!(isa, switch_up(modulus, words, out));
-}
-
-/// Reply words to decoded integers, wrapped, in place of their corrections: [`Decoder::centred`].
-///
-/// # Panics
-/// If the lengths differ or this processor lacks `isa`.
-pub(crate) fn decode(isa: Isa, decoder: &Decoder, words: &[u32], corrections: &mut [u64]) {
-    assert_eq!(words.len(), corrections.len(), "length of the corrections");
-    dispatch!(isa, decode(decoder, words, corrections));
 }
 
 /// `out[i] = src[order[i]]`: into or out of orbit order.
@@ -158,13 +175,14 @@ impl Gadget {
     /// The lower digits are in `[-2^(base_log-1), 2^(base_log-1))`. The top digit is in
     /// `[-2^(base_log-1), 2^(base_log-1)]`, ends included: a centred value has magnitude at most `2^49`, dividing by
     /// `2^drop` and `levels - 1` times by `2^base_log` with rounding keeps a power of two a power of two, and
-    /// `49 - drop - base_log (levels-1) = base_log - 1`. So every digit fits an i16 when `base_log <= 15`.
+    /// `49 - drop - base_log (levels-1) = base_log - 1`. So every digit fits `ceil((base_log + 1) / 8)`
+    /// bytes: two when `base_log <= 15`, three when `base_log <= 23`.
     ///
     /// # Panics
-    /// Unless `levels >= 1`, `2 <= base_log <= 15`, `drop >= 1`, and `drop + levels * base_log == 50`.
+    /// Unless `levels >= 1`, `2 <= base_log <= 23`, `drop >= 1`, and `drop + levels * base_log == 50`.
     pub fn new(levels: usize, base_log: u32, drop: u32) -> Self {
         assert!(
-            levels >= 1 && (2..=15).contains(&base_log) && drop >= 1,
+            levels >= 1 && (2..=23).contains(&base_log) && drop >= 1,
             "gadget {levels} x {base_log} + {drop}"
         );
         let bits = drop as usize + levels * base_log as usize;
@@ -182,6 +200,11 @@ impl Gadget {
         self.base_log
     }
 
+    /// Bytes that hold a digit in compact tables: 2 or 3.
+    pub fn digit_bytes(&self) -> usize {
+        (self.base_log as usize + 1).div_ceil(8).max(2)
+    }
+
     /// Bits rounded away.
     pub fn drop_bits(&self) -> u32 {
         self.drop
@@ -192,7 +215,7 @@ impl Gadget {
     ///
     /// # Panics
     /// If `digits.len() != levels * values.len()` or this processor lacks `isa`.
-    pub fn digits(&self, isa: Isa, modulus: &Modulus, values: &[u64], digits: &mut [i16]) {
+    pub fn digits(&self, isa: Isa, modulus: &Modulus, values: &[u64], digits: &mut [i32]) {
         assert_eq!(digits.len(), self.levels * values.len(), "length of the digits");
         if values.is_empty() {
             return;

@@ -1,8 +1,8 @@
 //! Portable forms. The bodies without wide products are inlined into the vector files and compiled there again.
 
-use super::Gadget;
+use super::{Fold, Gadget};
 use crate::arith::Modulus;
-use crate::switch::{self, Decoder, Switch};
+use crate::switch::{self, Switch};
 
 pub(super) fn mul(modulus: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -51,7 +51,7 @@ pub(super) fn centred(modulus: &Modulus, a: &[u64], out: &mut [i64]) {
 }
 
 #[inline(always)]
-pub(super) fn residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]) {
+pub(super) fn residues(modulus: &Modulus, digits: &[i32], out: &mut [u64]) {
     let q = modulus.q();
     for (out, &digit) in out.iter_mut().zip(digits) {
         let wide = i64::from(digit);
@@ -60,7 +60,7 @@ pub(super) fn residues(modulus: &Modulus, digits: &[i16], out: &mut [u64]) {
 }
 
 #[inline(always)]
-pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i16]) {
+pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits: &mut [i32]) {
     let (half_drop, base) = (1i64 << (gadget.drop - 1), 1i64 << gadget.base_log);
     let top = gadget.levels - 1;
     for (level, digits) in digits.chunks_exact_mut(values.len()).enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn digits(gadget: &Gadget, modulus: &Modulus, values: &[u64], digits:
                 rest = (rest + base / 2) >> gadget.base_log;
             }
             let low = ((rest + base / 2) & (base - 1)) - base / 2;
-            *digit = if level == top { rest } else { low } as i16;
+            *digit = if level == top { rest } else { low } as i32;
         }
     }
 }
@@ -84,15 +84,26 @@ pub(super) fn switch_noisy(switch: &Switch, words: &mut [u64], noise: &[i8]) {
 }
 
 #[inline(always)]
-pub(super) fn switch_up(modulus: &Modulus, words: &[u32], out: &mut [u64]) {
-    for (out, &word) in out.iter_mut().zip(words) {
-        *out = switch::up(modulus, word);
+pub(super) fn switch_folded(switch: &Switch, fold: &Fold<'_>, values: &[u64], out: &mut [u32]) {
+    let left = u32::BITS - switch.bits();
+    for ((out, &value), &steps) in out.iter_mut().zip(values).zip(fold.steps) {
+        let folded = value.wrapping_sub((i64::from(steps) << fold.shift) as u64);
+        *out = (switch.down(folded, 0) as u32) << left;
     }
 }
 
 #[inline(always)]
-pub(super) fn decode(decoder: &Decoder, words: &[u32], corrections: &mut [u64]) {
-    for (value, &word) in corrections.iter_mut().zip(words) {
-        *value = decoder.centred(word, *value) as u64;
+pub(super) fn spread_bits(bytes: &[u8], out: &mut [u64]) {
+    for (bits, &byte) in out.chunks_exact_mut(8).zip(bytes) {
+        for (index, bit) in bits.iter_mut().enumerate() {
+            *bit = u64::from(byte) >> index & 1;
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn switch_up(modulus: &Modulus, words: &[u32], out: &mut [u64]) {
+    for (out, &word) in out.iter_mut().zip(words) {
+        *out = switch::up(modulus, word);
     }
 }

@@ -1,0 +1,5 @@
+//! The `anonymize` program.
+
+fn main() -> std::process::ExitCode {
+    anonymizer::commands::main()
+}

@@ -1,5 +1,0 @@
-//! The `anonymize` program.
-
-fn main() -> std::process::ExitCode {
-    anonymizer::cli::main()
-}

@@ -1,0 +1,117 @@
+//! `sotto api`: the private model as an OpenAI-compatible endpoint on loopback.
+//!
+//! | path | what | where |
+//! |---|---|---|
+//! | `POST /v1/chat/completions` | answers in a conversation | `chat` |
+//! | `POST /v1/completions` | continuations of a text | `completions` |
+//! | `POST /v1/responses` | OpenAI's newer form, for text | `responses` |
+//! | `POST /v1/messages` | Anthropic's form, for text | `messages` |
+//! | `POST /v1/embeddings` | sentence embeddings | `embeddings`, `encoder` |
+//! | `GET /v1/models`, `/v1/models/ID` | the models | `routes` |
+//! | `POST /tokenize`, `/detokenize` | text to tokens and back | `routes` |
+//! | `GET /health`, `/metrics` | for whoever watches this endpoint | `routes` |
+//!
+//! `prompt` turns a request into tokens, `generation` runs them on the one thread that owns the
+//! model, all that are under way in the same passes.
+//! Every request needs the key printed at start, but for `/health`. Requests of web pages are refused unless their origin is
+//! allowed by name.
+
+mod chat;
+mod completions;
+mod embeddings;
+mod encoder;
+mod error;
+mod generation;
+mod messages;
+mod metrics;
+mod prompt;
+mod responses;
+mod routes;
+mod stream;
+mod tools;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::args::ApiArgs;
+use super::interrupt::Interrupt;
+use super::open::open;
+use super::output;
+use super::progress::Bars;
+use sotto_http::guard::Guard;
+use sotto_protocol::error::{Error, Result};
+use sotto_storage::Cache;
+
+/// Runs `sotto api` until Ctrl-C or SIGTERM.
+///
+/// # Errors
+///
+/// [`Error::Usage`] for an address that is not loopback, [`Error::PortInUse`], or as `sotto chat`.
+pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
+    if !args.listen.ip().is_loopback() {
+        return Err(Error::Usage(format!(
+            "{} is not a loopback address; this endpoint sees your texts in clear and stays on this machine",
+            args.listen
+        )));
+    }
+    let io = |context: &str| {
+        let context = context.to_owned();
+        move |source| Error::Io { context, source }
+    };
+    // Bind first: a taken port should not cost a minute of preparation.
+    let listener = std::net::TcpListener::bind(args.listen).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Error::PortInUse { address: args.listen.to_string() },
+        _ => Error::Io { context: format!("listening on {}", args.listen), source: error },
+    })?;
+    listener.set_nonblocking(true).map_err(io("listening"))?;
+    let address = listener.local_addr().map_err(io("listening"))?;
+    let interrupt = Interrupt::install()?;
+    let bars = Bars::new(args.quiet);
+    let mut opened = open(&args.server, &bars, interrupt.flag())?;
+    let drafts = &args.drafts;
+    opened.draft(&drafts.draft, drafts.draft_length, &Cache::from_env()?, &bars)?;
+    let key = (!args.no_key).then(|| key(args.api_key.as_deref()));
+    eprintln!("{}", opened.description);
+    let shown = key.as_ref().map_or("none needed", |key| key.as_str());
+    output::line(
+        out,
+        &format!("base URL  http://{address}/v1\nAPI key   {shown}\nmodel     {}", opened.name),
+    )?;
+    let guard = Guard::new(address, key).allow_hosts(&args.allow_host).allow_origins(&args.allow_origin);
+    let state = Arc::new(routes::State::new(opened, args, interrupt.flag())?);
+    let router = routes::router(state, Arc::new(guard));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(io("starting the network runtime"))?;
+    runtime
+        .block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            axum::serve(listener, router).await
+        })
+        .map_err(io("serving"))
+}
+
+/// The key given, or 24 random bytes in hexadecimal, with the prefix that tools expect. An empty key is none given.
+fn key(given: Option<&str>) -> Zeroizing<String> {
+    match given.filter(|key| !key.trim().is_empty()) {
+        Some(key) => Zeroizing::new(key.to_owned()),
+        None => Zeroizing::new(format!("sk-sotto-{}", hex::encode(rand::random::<[u8; 24]>()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_key_does_not_open_the_endpoint() {
+        for empty in [None, Some(""), Some("  ")] {
+            assert!(key(empty).len() > 40, "{empty:?}");
+        }
+        assert_eq!(key(Some("k")).as_str(), "k");
+    }
+}

@@ -1,0 +1,5 @@
+//! The `sotto` program.
+
+fn main() -> std::process::ExitCode {
+    sotto::main()
+}

@@ -1,5 +1,0 @@
-//! The `sotto` program.
-
-fn main() -> std::process::ExitCode {
-    runtime::cli::main()
-}
