@@ -1,7 +1,6 @@
 #![no_main]
 //! Drives `fuzz_bodies::placeholders`, which the property tests of `anonymizer` drive too.
 
-#[path = "../../anonymizer/cli/tests/fuzz_bodies/mod.rs"]
-mod fuzz_bodies;
+use sotto_fuzz_bodies::anonymizer as fuzz_bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_bodies::placeholders(bytes));

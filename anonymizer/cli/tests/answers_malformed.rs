@@ -1,8 +1,7 @@
-//! Readers of what a chat API answers: nothing panics, and pieces mean what the whole does.
-
-mod fuzz_bodies;
+//! Readers of what a chat API is asked and answers: nothing panics, and pieces mean what the whole does.
 
 use proptest::prelude::*;
+use sotto_fuzz_bodies::anonymizer as fuzz_bodies;
 
 proptest! {
     #[test]
@@ -40,4 +39,21 @@ fn found_by_fuzzing() {
 #[test]
 fn events_are_read() {
     assert_eq!(fuzz_bodies::events(b"\x07data: one\n\nevent: x\ndata: two\r\n\r\n: three\n"), 2);
+}
+
+#[test]
+fn requests_are_read() {
+    for (api, request) in [
+        (0, r#"{"model":"m","messages":[{"role":"user","content":"Ann, 4471"}],"n":7}"#),
+        (1, r#"{"model":"m","input":["a",1]}"#),
+        (
+            0,
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"a\":[1,\"x\"]}"}}]}]}"#,
+        ),
+    ] {
+        assert!(fuzz_bodies::request(&[&[api], request.as_bytes()].concat()), "{request}");
+    }
+    let picture =
+        r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}"#;
+    assert!(!fuzz_bodies::request(&[&[0], picture.as_bytes()].concat()));
 }

@@ -170,7 +170,7 @@ pub struct DraftArgs {
     /// Tokens drafted per pass: steady (what the link is worth, the same in every pass), auto, or a number
     ///
     /// The server sees how many tokens each pass has. With auto the number follows the text, so it sees where the text
-    /// repeats itself; with steady it learns at most every 16 passes whether drafts pay.
+    /// repeats itself; with steady it learns after some 6 passes, after 8 more, and then every 16 whether drafts pay.
     #[arg(long, env = "SOTTO_DRAFT_LENGTH", value_name = "steady|auto|N", default_value_t = DraftLength::Steady)]
     pub draft_length: DraftLength,
 }

@@ -159,7 +159,7 @@ pub fn compare(args: &SelftestArgs, progress: &Bars, cancelled: &Arc<AtomicBool>
     })
 }
 
-/// The likeliest `tokens` tokens behind a prompt, end of text ignored.
+/// The likeliest `tokens` tokens after a prompt, end of text ignored.
 fn greedy(opened: &mut Chat, prompt: &str, tokens: usize, cancelled: &AtomicBool) -> Result<Vec<u32>> {
     let options = GenerateOptions {
         max_tokens: tokens,
@@ -200,17 +200,17 @@ fn read_page(opened: &mut Chat, text: &str) -> Result<Page> {
     Ok(Page { tokens: ids.len(), perplexity: (loss / (ids.len() - 1) as f64).exp(), logits })
 }
 
-/// Logits behind every token of `ids`, in passes.
+/// Logits after every token of `ids`, in passes.
 fn logits_of(model: &mut dyn CausalModel, backend: &mut Backend, ids: &[u32]) -> Result<Vec<Tensor>> {
     model.clear();
     let mut all = Vec::new();
     let mut rest = ids;
     while !rest.is_empty() {
-        let (pass, behind) = rest.split_at(backend.pass_tokens(rest.len().min(MAX_PASS_TOKENS)));
+        let (pass, later) = rest.split_at(backend.pass_tokens(rest.len().min(MAX_PASS_TOKENS)));
         let logits =
             sotto_models::linear::run_pass(backend, pass.len(), |backend| model.forward_all(pass, backend));
         all.push(logits.map_err(backend_error)?);
-        rest = behind;
+        rest = later;
     }
     model.clear();
     Ok(all)

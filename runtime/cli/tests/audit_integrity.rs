@@ -144,7 +144,7 @@ fn one_changed_weight_ends_the_session_in_its_round() {
             "{outcome:?}"
         );
     }
-    // Nothing was sent behind the wrong reply, and nothing in a second pass.
+    // Nothing was sent after the wrong reply, and nothing in a second pass.
     assert_eq!(last, round.name);
     assert_eq!(tally.wrong_values, 0);
 }

@@ -30,7 +30,7 @@ fn an_encrypted_answer_is_that_of_int8_and_is_accounted_for() {
         |path: &str| encrypted.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
     let tokens = number("/decode_tokens");
     assert!(tokens <= 24.0 && number("/prompt_tokens") > 10.0);
-    // 120 rounds per pass: one pass for the prompt at least, one per token behind the first.
+    // 120 rounds per pass: one pass for the prompt at least, one per token after the first.
     assert!(number("/round_trips") >= 120.0 * tokens && number("/round_trips") % 120.0 == 0.0);
     for path in ["/bytes/up", "/bytes/down", "/bytes/keys"] {
         assert!(number(path) > 0.0, "{path}");

@@ -5,7 +5,7 @@ use prost::Message;
 use sotto_fuzz_bodies::runtime as fuzz_bodies;
 use sotto_protocol::wire::{BlockRange, BodyRequest, HelloReply, ListModelsReply, ModelEntry, SubmitRequest};
 
-/// Encoded messages that use every kind of field, each behind the number that [`fuzz_bodies::frame`] knows it by.
+/// Encoded messages that use every kind of field, each after the number that [`fuzz_bodies::frame`] knows it by.
 fn sound() -> Vec<Vec<u8>> {
     let addresses = vec!["127.0.0.1:1".to_owned(), "[::1]:2".to_owned()];
     let hello =

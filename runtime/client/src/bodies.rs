@@ -78,7 +78,7 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// How long to wait behind a failure at `now`; `None` when it has been long enough.
+    /// How long to wait after a failure at `now`; `None` when it has been long enough.
     fn pause_after(&mut self, error: &Error, now: Instant) -> Option<Duration> {
         if matches!(error, Error::Lease(_)) && self.refused_leases < LEASES_REFUSED {
             // The server is there, however long it was away: it ended the lease meanwhile, and opens another.

@@ -5,7 +5,7 @@ use sotto_models::split::plan::{PlanRound, SplitPlan};
 
 use sotto_protocol::error::{Error, Result};
 
-/// What the client applies before and behind one round's product. Part of the client part, not secret.
+/// What the client applies before and after one round's product. Part of the client part, not secret.
 #[derive(Clone, Debug)]
 pub struct RoundScales {
     /// Factor of each input column, `[d_in]`.

@@ -15,7 +15,7 @@ const MAX_MESSAGE_BYTES: usize = 300;
 /// Pause before trying again when the server names none.
 const DEFAULT_RETRY: Duration = Duration::from_millis(200);
 
-/// The error behind a gRPC status.
+/// The error that a gRPC status stands for.
 pub(crate) fn refused(status: &Status) -> Error {
     let word = metadata(status, METADATA_REASON).unwrap_or_default();
     match word {

@@ -53,7 +53,7 @@ fn mem_available(text: &str) -> Option<u64> {
     kilobytes(text, "MemAvailable:")
 }
 
-/// The value behind `name` in the kernel's tables, in bytes.
+/// The value of `name` in the kernel's tables, in bytes.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

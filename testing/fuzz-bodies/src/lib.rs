@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `fhe` | keys, masks, bodies, replies, tables | `fhe-layers/tests/wire_malformed.rs` |
 //! | `models` | model files and manifests | `models/tests/files_malformed.rs` |
+//! | `anonymizer` | requests to chat APIs, events and placeholders of answers | `anonymizer/cli/tests/answers_malformed.rs` |
 //! | `runtime` | messages, leases, connect strings | `runtime/cli/tests/frames_malformed.rs` |
 //!
 //! # Example
@@ -16,6 +17,8 @@
 //! ```
 #![warn(missing_docs)]
 
+#[cfg(feature = "anonymizer")]
+pub mod anonymizer;
 #[cfg(feature = "fhe")]
 pub mod fhe;
 #[cfg(feature = "models")]

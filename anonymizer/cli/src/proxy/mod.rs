@@ -21,6 +21,8 @@ mod audit;
 mod conversations;
 mod events;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod metrics;
 mod page;

@@ -5,23 +5,25 @@ const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// One event: its data, and the other lines as they stood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
+pub struct Event {
     /// Lines that are not data: names, identities, comments.
-    pub(super) other: Vec<String>,
+    pub other: Vec<String>,
     /// The data lines, joined by line breaks; `None` if there were none.
-    pub(super) data: Option<String>,
+    pub data: Option<String>,
 }
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub enum Broken {
+    /// An event is longer than the limit.
     TooLong,
+    /// A line is not UTF-8.
     NotUtf8,
 }
 
 /// Collects bytes until an event is complete.
 #[derive(Default)]
-pub(super) struct Parser {
+pub struct Parser {
     line: Vec<u8>,
     event: Event,
     size: usize,
@@ -31,7 +33,10 @@ pub(super) struct Parser {
 
 impl Parser {
     /// Takes bytes; returns the events that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Broken> {
+    ///
+    /// # Errors
+    /// If the stream cannot be read on.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Broken> {
         let mut events = Vec::new();
         for &byte in bytes {
             let continues_break = std::mem::take(&mut self.after_return) && byte == b'\n';
@@ -83,7 +88,7 @@ impl Parser {
 
 impl Event {
     /// The event as it is sent on.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(in crate::proxy) fn to_bytes(&self) -> Vec<u8> {
         let mut out = String::new();
         for line in &self.other {
             out.push_str(line);

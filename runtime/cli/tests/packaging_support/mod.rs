@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct Invocation {
     /// File and place, for messages.
     pub(crate) from: String,
-    /// What stands behind `sotto`.
+    /// What follows `sotto` on its command line.
     pub(crate) arguments: Vec<String>,
     /// `SOTTO_*` variables that the file sets for it.
     pub(crate) environment: BTreeMap<String, String>,

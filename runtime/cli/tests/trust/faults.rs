@@ -15,7 +15,7 @@ use crate::trust_support::{Length, by_length, length, row, wire};
 /// Tokens of an answer in these tests: several batches of masks.
 const TOKENS: usize = 150;
 
-/// A split, a state directory with a credential, and a server behind a relay.
+/// A split, a state directory with a credential, and a server reached through a relay.
 struct Stage {
     model: SmallModel,
     setup: Setup,
@@ -271,7 +271,7 @@ fn a_server_that_stays_away() {
 #[ignore = "part of the trust suite: cargo xtask trust"]
 fn clients_that_stall_or_vanish_take_nobody_with_them() {
     let stage = Stage::new();
-    // Behind a first conversation: what the server opens once and keeps is open then.
+    // After a first conversation: what the server opens once and keeps is open then.
     assert_eq!(stage.chat("w2 w3", 5).finish().tokens().len(), 5);
     assert!(stage.server.lock().unwrap().wait_idle());
     let idle = stage.server.lock().unwrap().descriptors();
@@ -281,7 +281,7 @@ fn clients_that_stall_or_vanish_take_nobody_with_them() {
     for seed in 0..4 {
         let stopped = stage.chat(&prompt(seed, 30), 2000);
         assert!(eventually(|| stage.relay.log.frames.lock().unwrap().len() > 20 * (seed + 1)));
-        // Stopped, then killed: the connection stays open for a while with nobody behind it.
+        // Stopped, then killed: the connection stays open for a while with nobody at its other end.
         assert!(Command::new("kill").args(["-STOP", &stopped.id().to_string()]).status().unwrap().success());
         std::thread::sleep(Duration::from_millis(100));
         stopped.kill();
@@ -296,7 +296,7 @@ fn clients_that_stall_or_vanish_take_nobody_with_them() {
     row("server holds nothing afterwards", usize::from(closed), 1, &note);
 }
 
-/// A server in several processes: the catalogue, and `count` of another role, each behind a relay of its own.
+/// A server in several processes: the catalogue, and `count` of another role, each with a relay of its own.
 struct Roles {
     stage: Stage,
     replicas: Vec<Arc<Mutex<ServerProcess>>>,

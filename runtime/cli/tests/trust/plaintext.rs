@@ -26,7 +26,7 @@ const IDS: usize = 6;
 /// Bytes at the beginning of a row of weights that make up one pattern.
 const ROW_BYTES: usize = 64;
 
-/// Frame of the conversation at which memory is searched: behind the prompt, in the middle of a token.
+/// Frame of the conversation at which memory is searched: after the prompt, in the middle of a token.
 const SEARCH_AT: usize = 120 * 5 + 60;
 
 /// The text, and its tokens as integers of 2, 4 and 8 bytes.

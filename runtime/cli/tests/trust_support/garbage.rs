@@ -107,7 +107,7 @@ pub(crate) async fn below_tls(to: &ConnectString, bytes: &[u8]) -> bool {
     ends(&mut stream).await
 }
 
-/// Sends `bytes` within TLS instead of HTTP/2, or behind its opening if `opening` is set.
+/// Sends `bytes` within TLS instead of HTTP/2, or after its opening if `opening` is set.
 pub(crate) async fn below_http(to: &ConnectString, opening: bool, bytes: &[u8]) -> bool {
     let Some(mut stream) = within_tls(to).await else { return false };
     if opening {
@@ -125,7 +125,7 @@ async fn within_tls(to: &ConnectString) -> Option<TlsStream<TcpStream>> {
     connector.connect(name, stream).await.ok()
 }
 
-/// Says nothing within TLS, or nothing but pings behind the opening of HTTP/2 if `opening` is set. False if the server
+/// Says nothing within TLS, or nothing but pings after the opening of HTTP/2 if `opening` is set. False if the server
 /// keeps the connection for longer than ten seconds more than it owes one that does not introduce itself.
 pub(crate) async fn keeps_to_itself(to: &ConnectString, opening: bool) -> bool {
     let Some(mut stream) = within_tls(to).await else { return false };

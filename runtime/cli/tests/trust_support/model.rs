@@ -111,7 +111,7 @@ impl Judge {
         }
     }
 
-    /// How many of `answer`'s tokens are what the model itself would say behind `prompt` and the tokens before.
+    /// How many of `answer`'s tokens are what the model itself would say after `prompt` and the tokens before.
     pub(crate) fn right(&mut self, prompt: &[u32], answer: &[u32]) -> usize {
         self.model.clear();
         let mut pending = prompt.to_vec();

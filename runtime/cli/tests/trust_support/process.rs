@@ -14,7 +14,7 @@ use sotto_testing::environment::isolated;
 /// Longest wait for something that a process should do soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program, shut off from the surroundings, behind shell commands if there are any.
+/// The program, shut off from the surroundings, started by shell commands if there are any.
 pub(crate) fn sotto(prefix: &str) -> Command {
     let program = env!("CARGO_BIN_EXE_sotto");
     if prefix.is_empty() {
@@ -246,7 +246,7 @@ impl Chat {
         Self::start_with("", connect, cache, prompt, tokens)
     }
 
-    /// Starts it behind shell commands that set limits.
+    /// Starts it from a shell that sets limits first.
     pub(crate) fn start_with(
         prefix: &str,
         connect: &ConnectString,

@@ -22,7 +22,7 @@ use sotto_protocol::error::Error;
 pub use int8::Int8Backend;
 pub use simulated::SimulatedBackend;
 
-/// The error behind one of `models`: this crate's own where a backend of this crate raised it.
+/// The error that caused one of `models`: this crate's own where a backend of this crate raised it.
 pub fn backend_error(error: sotto_models::Error) -> Error {
     match error {
         sotto_models::Error::Backend(source) => match source.downcast::<Error>() {

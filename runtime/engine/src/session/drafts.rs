@@ -18,15 +18,16 @@ const LONGEST_CHOSEN: usize = 5;
 /// Occurrences of the last two tokens that are looked at.
 const CANDIDATES: usize = 64;
 
-/// Passes before the first decision whether drafts pay, and between the later ones.
-const FIRST_DECISION: usize = 8;
+/// Passes before the first decision whether drafts pay, before the second, and between the later ones.
+const FIRST_DECISION: usize = 6;
+const SECOND_DECISION: usize = 8;
 const DECISION_EVERY: usize = 16;
 
 /// How many tokens are drafted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DraftLength {
-    /// As many as the link is worth, chosen once per session, and the same in every pass. Where they turn out to cost more
-    /// than they bring, they are left out for a while: one decision in 16 passes.
+    /// As many as the link is worth, chosen once per session, and the same in every pass that has any. A text begins without;
+    /// whether they would pay, or still do, is decided after some 6 passes, some 8 more, and then every 16.
     #[default]
     Steady,
     /// As many as the text suggests, in every pass anew: tells the server where the text repeats itself.
@@ -195,25 +196,40 @@ impl Lookup {
 }
 
 /// Whether drafts are sent, in sessions whose length of drafts is steady.
+///
+/// A text begins without drafts: what would have been drafted is compared with the tokens that come, which costs nothing and
+/// shows the server nothing. Drafts are sent once that comparison says that they pay, and until they no longer do.
 #[derive(Default)]
 pub(super) struct Worth {
-    off: bool,
+    on: bool,
+    /// Since the last decision: passes, made or imagined, and the drafted tokens that were right in them.
     passes: usize,
     accepted: usize,
-    decided: bool,
+    stretch: Stretch,
     /// Draft that was not sent, and how many of its tokens were right so far.
     shadow: Option<(Vec<u32>, usize)>,
+}
+
+/// Which decision comes next.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stretch {
+    /// The first of a text.
+    #[default]
+    First,
+    /// The one after the first.
+    Second,
+    Later,
 }
 
 impl Worth {
     /// Whether drafts are sent now.
     pub(super) fn is_on(&self) -> bool {
-        !self.off
+        self.on
     }
 
     /// Whether a draft that is not sent would be of use.
     pub(super) fn wants_shadow(&self) -> bool {
-        self.off && self.shadow.is_none()
+        !self.on && self.shadow.is_none()
     }
 
     /// Compares a draft with what comes instead of sending it.
@@ -226,10 +242,9 @@ impl Worth {
         let Some((draft, right)) = &mut self.shadow else { return };
         if draft.get(*right) == Some(&id) {
             *right += 1;
-            if *right < draft.len() {
-                return;
-            }
+            return;
         }
+        // The token that a pass would have chosen after the last right draft.
         self.accepted += *right;
         self.passes += 1;
         self.shadow = None;
@@ -241,14 +256,21 @@ impl Worth {
         self.accepted += accepted;
     }
 
-    /// At the end of a stretch: whether to go on with drafts, of which a pass has `length`, each at `cost` of a pass.
+    /// At the end of a stretch: whether drafts are sent from now on, of which a pass has `length`, each at `cost` of a pass.
     pub(super) fn decide(&mut self, length: usize, cost: f64) {
-        let stretch = if self.decided { DECISION_EVERY } else { FIRST_DECISION };
-        if self.passes < stretch {
+        // Without drafts a pass is a token, so that the server sees no more of a text that repeats itself than of another.
+        let done = if self.on { self.passes } else { self.passes + self.accepted };
+        let stretch = match self.stretch {
+            Stretch::First => FIRST_DECISION,
+            Stretch::Second => SECOND_DECISION,
+            Stretch::Later => DECISION_EVERY,
+        };
+        if done < stretch {
             return;
         }
-        self.off = (self.accepted as f64) < self.passes as f64 * length as f64 * cost;
-        (self.passes, self.accepted, self.decided, self.shadow) = (0, 0, true, None);
+        self.on = self.accepted as f64 > self.passes as f64 * length as f64 * cost;
+        self.stretch = if self.stretch == Stretch::First { Stretch::Second } else { Stretch::Later };
+        (self.passes, self.accepted, self.shadow) = (0, 0, None);
     }
 }
 
@@ -290,25 +312,47 @@ mod tests {
         assert_eq!(PassCost::default().best_length(PRIOR_NGRAM), 0);
     }
 
+    /// Answers with `text` until drafts are sent (or `limit` tokens passed), each draft being 1 2 3; the number of tokens.
+    fn tokens_until_on(worth: &mut Worth, text: &[u32], limit: usize) -> usize {
+        for (token, id) in text.iter().cycle().take(limit).enumerate() {
+            if worth.is_on() {
+                return token;
+            }
+            if worth.wants_shadow() {
+                worth.shadow(vec![1, 2, 3]);
+            }
+            worth.chosen(*id);
+            worth.decide(3, 0.08);
+        }
+        limit
+    }
+
+    #[test]
+    fn drafts_are_sent_once_they_would_have_been_right() {
+        let mut worth = Worth::default();
+        assert!(!worth.is_on(), "a text begins without drafts");
+        let tokens = tokens_until_on(&mut worth, &[1, 2, 3, 9], 100);
+        // Whole passes are imagined, so a decision may come up to a draft later.
+        assert!((FIRST_DECISION..FIRST_DECISION + 4).contains(&tokens), "{tokens}");
+    }
+
+    #[test]
+    fn no_draft_is_sent_for_a_text_that_never_repeats() {
+        assert_eq!(tokens_until_on(&mut Worth::default(), &[9], 1000), 1000);
+    }
+
     #[test]
     fn drafts_that_do_not_pay_are_left_out_until_they_would() {
         let mut worth = Worth::default();
-        for _ in 0..FIRST_DECISION {
+        tokens_until_on(&mut worth, &[1, 2, 3, 9], 100);
+        for _ in 0..SECOND_DECISION {
             assert!(worth.is_on());
             worth.sent(0);
             worth.decide(3, 0.08);
         }
         assert!(!worth.is_on());
-        let mut tokens = 0;
-        while !worth.is_on() {
-            if worth.wants_shadow() {
-                worth.shadow(vec![1, 2, 3]);
-            }
-            worth.chosen([1, 2, 3][tokens % 3]);
-            worth.decide(3, 0.08);
-            tokens += 1;
-        }
-        assert_eq!(tokens, 3 * DECISION_EVERY);
+        let tokens = tokens_until_on(&mut worth, &[1, 2, 3, 9], 100);
+        assert!((DECISION_EVERY..DECISION_EVERY + 4).contains(&tokens), "{tokens}");
     }
 
     #[test]

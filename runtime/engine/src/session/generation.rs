@@ -56,7 +56,7 @@ pub(super) struct Generation {
     start: Instant,
     /// Passes of the answer, the prompt's counted as one.
     passes: usize,
-    /// Dummies behind the prompt.
+    /// Dummies after the prompt.
     dummies: usize,
     /// Tokens of the prompt that were cached when it began.
     cached: usize,

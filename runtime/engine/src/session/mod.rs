@@ -461,7 +461,7 @@ impl Session {
     }
 
     /// Appends a finished or cancelled answer to the conversation. `cut` tells that the tokens go on
-    /// behind the text, which then has to be tokenized again.
+    /// after the text, which then has to be tokenized again.
     fn keep(&mut self, answer: &Answer, cut: bool) {
         let nothing = answer.token_ids.is_empty() && answer.finish == Finish::Cancelled;
         if !self.conversing || nothing {

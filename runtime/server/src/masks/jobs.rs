@@ -284,7 +284,7 @@ fn compute_batches(
         .collect())
 }
 
-/// Rows of the step behind one of `rows` that `took` so long: at most twice as many, for its last may have been short.
+/// Rows of the step after one of `rows` that `took` so long: at most twice as many, for its last may have been short.
 fn next_step_rows(rows: usize, took: Duration) -> usize {
     let fitting = rows as f64 * limits::MASK_STEP_TIME.as_secs_f64() / took.as_secs_f64().max(1e-6);
     (fitting.min(2.0 * rows as f64) as usize)

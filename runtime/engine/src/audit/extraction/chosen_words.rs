@@ -68,7 +68,7 @@ pub(super) fn recover(server: &LayerServer, form: WireForm, widths: Widths) -> R
     Ok((bodies.len(), weights))
 }
 
-/// The polynomials of a batch's keys, all zero, as they travel behind their header.
+/// The polynomials of a batch's keys, all zero, as they travel after their header.
 fn zero_keys(server: &LayerServer) -> Vec<u8> {
     let params = server.instance().params();
     let head = 8 + params.id().len() + 32;

@@ -95,8 +95,8 @@ fn score_row(lower: &[f64], upper: &[f64], cross: &[f64], truth: &[i8]) -> Score
     }
     let mut found = vec![0.0; n];
     for i in (0..n).rev() {
-        let (behind, pivot) = (&upper[i * n + i + 1..(i + 1) * n], upper[i * n + i]);
-        found[i] = (half[i] - dot(&found[i + 1..], behind)) / pivot;
+        let (rest, pivot) = (&upper[i * n + i + 1..(i + 1) * n], upper[i * n + i]);
+        found[i] = (half[i] - dot(&found[i + 1..], rest)) / pivot;
     }
     Score {
         square_error: found.iter().zip(truth).map(|(w, &t)| (w - f64::from(t)).powi(2)).sum(),

@@ -1,16 +1,15 @@
-//! Bodies of the fuzz targets in `fuzz/`: readers of placeholders and of event streams, in any pieces.
+//! Bodies of the fuzz targets in `fuzz/`: requests to chat APIs, and readers of placeholders and of event streams in any
+//! pieces.
 //!
-//! The targets include this file; on the stable toolchain the property tests drive the same functions.
-#![allow(dead_code, reason = "each target uses its part")]
+//! On the stable toolchain the property tests of `anonymizer` drive the same functions.
 
 use std::sync::{Arc, OnceLock};
 
 use anonymizer::config::Config;
+use anonymizer::proxy::fuzzing::{Parser, visit};
 use anonymizer::scan::{RecognizersOnly, Rules, Scanner};
 use anonymizer::vault::{Escaping, Scope, StreamRestorer, Vault, placeholder};
-
-#[path = "../../src/proxy/sse.rs"]
-mod sse;
+use serde_json::Value;
 
 /// A vault that knows an address as `[EMAIL_1]` and the look-alike `[email_1]` as `[LITERAL_1]`, and what a request with
 /// both may be answered with.
@@ -31,7 +30,7 @@ fn vault() -> &'static (Vault, Scope) {
 }
 
 /// An answer with placeholders; the first byte says where it is cut in two.
-pub(crate) fn placeholders(bytes: &[u8]) {
+pub fn placeholders(bytes: &[u8]) {
     let Some((&cut, text)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(text);
     let mut end = 0;
@@ -62,16 +61,58 @@ pub(crate) fn placeholders(bytes: &[u8]) {
 }
 
 /// A stream of events; the first byte says where it is cut in two.
-pub(crate) fn events(bytes: &[u8]) -> usize {
+pub fn events(bytes: &[u8]) -> usize {
     let Some((&cut, bytes)) = bytes.split_first() else { return 0 };
-    let mut whole = sse::Parser::default();
+    let mut whole = Parser::default();
     let at_once = whole.push(bytes);
     let (one, other) = bytes.split_at(usize::from(cut) % (bytes.len() + 1));
-    let mut parser = sse::Parser::default();
+    let mut parser = Parser::default();
     let in_pieces = parser.push(one).and_then(|mut events| {
         events.extend(parser.push(other)?);
         Ok(events)
     });
     assert_eq!(at_once, in_pieces);
     at_once.map_or(0, |events| events.len())
+}
+
+/// A request; the first byte says to which API. Whether it may leave.
+pub fn request(bytes: &[u8]) -> bool {
+    let Some((&api, bytes)) = bytes.split_first() else { return false };
+    let Ok(request) = serde_json::from_slice::<Value>(bytes) else { return false };
+    let mut texts = Vec::new();
+    let mut walked = request.clone();
+    let leaves = visit(api.into(), &mut walked, &mut |text| {
+        texts.push(text);
+        None
+    });
+    assert_eq!(walked, request, "a visit that replaces nothing changes nothing");
+    if !leaves {
+        return false;
+    }
+    let mut expected = Vec::new();
+    values(&request, &mut expected);
+    let seen = |text: &String| texts.contains(text);
+    for text in expected {
+        // Arguments that are JSON are visited value by value.
+        let parsed =
+            serde_json::from_str::<Value>(&text).ok().filter(|value| value.is_object() || value.is_array());
+        let by_value = parsed.is_some_and(|value| {
+            let mut parts = Vec::new();
+            values(&value, &mut parts);
+            parts.iter().all(seen)
+        });
+        assert!(seen(&text) || by_value, "{text:?} was not visited");
+    }
+    true
+}
+
+/// Strings and numbers of a request.
+fn values(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !text.is_empty() => out.push(text.clone()),
+        Value::Number(number) => out.push(number.to_string()),
+        Value::Array(all) => all.iter().for_each(|value| values(value, out)),
+        Value::Object(fields) => fields.values().for_each(|value| values(value, out)),
+        _ => {}
+    }
 }
