@@ -117,6 +117,12 @@ pub enum Error {
         /// Tokens of the refused pass.
         requested: usize,
     },
+    /// A product that is an integer came back as something else: noise beyond what the parameters allow, or a server that
+    /// computes something else. Depends on decrypted values: for the local user, when the traffic of the prediction has ended.
+    #[error(
+        "the server's products are not the integers that its model gives; do not trust this server's predictions"
+    )]
+    Inexact,
     /// A token id is not in the vocabulary.
     #[error("token id {got} is not below the vocabulary size {vocab}")]
     TokenOutOfRange {

@@ -72,6 +72,7 @@
 //! ```
 
 pub mod chat_template;
+pub mod classical;
 pub mod error;
 pub mod families;
 pub mod formats;

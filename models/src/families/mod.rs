@@ -65,6 +65,8 @@ pub enum ModelKind {
     Decoder,
     /// They turn texts into vectors, or label their tokens.
     Encoder,
+    /// They predict from tables: trees, linear models, small networks ([`crate::classical`]).
+    Predictor,
 }
 
 /// A row of [`FAMILIES`].
@@ -109,6 +111,11 @@ pub trait Family: Sync {
 pub struct FamilyId(&'static str);
 
 impl FamilyId {
+    /// Decision trees; no row of [`FAMILIES`], as they have neither tokens nor a configuration.
+    pub const TREES: Self = Self("trees");
+    /// Linear models and networks of dense layers; no row of [`FAMILIES`], either.
+    pub const NETWORK: Self = Self("network");
+
     /// The id of a family.
     pub fn of(family: &dyn Family) -> Self {
         Self(family.name())
@@ -122,7 +129,7 @@ impl FamilyId {
     /// The row of [`FAMILIES`].
     ///
     /// # Panics
-    /// Never: an id is made from a row.
+    /// For [`Self::TREES`] and [`Self::NETWORK`], which have none.
     pub fn family(self) -> &'static dyn Family {
         let row = FAMILIES.iter().find(|family| family.name() == self.0);
         *row.unwrap_or_else(|| panic!("{} is no row of FAMILIES", self.0))
@@ -130,7 +137,7 @@ impl FamilyId {
 
     /// What the family's models do.
     pub fn kind(self) -> ModelKind {
-        self.family().kind()
+        if [Self::TREES, Self::NETWORK].contains(&self) { ModelKind::Predictor } else { self.family().kind() }
     }
 }
 
@@ -150,6 +157,9 @@ impl FromStr for FamilyId {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
+        if let Some(id) = [Self::TREES, Self::NETWORK].into_iter().find(|id| id.0 == name) {
+            return Ok(id);
+        }
         find(name, |family| family.name() == name).map(Self::of)
     }
 }

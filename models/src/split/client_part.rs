@@ -59,10 +59,46 @@ pub struct ClientPart {
     pub scales: Vec<RoundScales>,
 }
 
+/// A client part of any kind of model: what the rounds need of it.
+pub trait LinearPart: Sized {
+    /// Reads a part from `DIR/client/<plan>` and checks every file against the manifests.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged or contradicts the manifests; the error names it.
+    fn load(directory: &Path) -> Result<LoadedClientPart<Self>>;
+
+    /// The model's name.
+    fn name(&self) -> &str;
+
+    /// The rounds with their shapes.
+    fn plan(&self) -> &SplitPlan;
+
+    /// Scales, per round.
+    fn scales(&self) -> &[RoundScales];
+}
+
+impl LinearPart for ClientPart {
+    fn load(directory: &Path) -> Result<LoadedClientPart> {
+        Self::load(directory)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn plan(&self) -> &SplitPlan {
+        &self.plan
+    }
+
+    fn scales(&self) -> &[RoundScales] {
+        &self.scales
+    }
+}
+
 /// A client part read from disk, with what its manifests say.
-pub struct LoadedClientPart {
+pub struct LoadedClientPart<P = ClientPart> {
     /// The part.
-    pub part: ClientPart,
+    pub part: P,
     /// The digest of the server manifest.
     pub digest: ModelDigest,
     /// Tokens per batch and parameter set.
@@ -102,7 +138,7 @@ impl ClientPart {
     }
 
     /// Writes the manifests, last, so that a part without them is recognised as unfinished.
-    pub(super) fn write_manifests(
+    pub(crate) fn write_manifests(
         directory: &Path,
         server: &ServerManifest,
         server_bytes: &[u8],
@@ -119,7 +155,7 @@ impl ClientPart {
     /// If a file is missing, damaged or contradicts the manifests; the error names it.
     pub fn load(directory: impl AsRef<Path>) -> Result<LoadedClientPart> {
         let directory = directory.as_ref();
-        let (server, digest) = check_manifests(directory)?;
+        let (server, digest) = check_manifests(directory, &[CONFIG, TOKENIZER, LOCAL, SCALES], &[TEMPLATE])?;
         let path = directory.join(CONFIG);
         let config: ConfigFile = serde_json::from_slice(&read_limited(&path, MAX_JSON_BYTES)?)
             .map_err(|source| Error::malformed_by(&path, "config", source))?;
@@ -143,7 +179,7 @@ impl ClientPart {
             .filter(|name| ![EMBEDDING, EMBEDDING_SCALE].contains(&name.as_str()))
             .map(|name| file.get(&name).map(|tensor| (name, tensor)))
             .collect::<Result<Vec<_>>>()?;
-        let scales = load_scales(&SafetensorsFile::open(directory.join(SCALES))?, &plan)?;
+        let scales = load_scales(&directory.join(SCALES), &plan)?;
         let part = Self {
             name: server.model,
             config: config.model,
@@ -195,7 +231,7 @@ impl ClientFiles<'_> {
             None => {}
         }
         self.write_local(&directory.join(LOCAL))?;
-        write_tensors(&directory.join(SCALES), self.scale_tensors())?;
+        write_scales(&directory.join(SCALES), self.plan, self.scales)?;
         names
             .into_iter()
             .map(|name| Ok((name.to_owned(), FileHash::of_file(&directory.join(name))?)))
@@ -249,25 +285,26 @@ impl ClientFiles<'_> {
         }
         writer.finish()
     }
+}
 
-    fn scale_tensors(&self) -> Vec<(String, Dtype, Vec<usize>, Vec<u8>)> {
-        let mut tensors = Vec::new();
-        let mut vector = |name: String, values: &[f32]| {
-            let bytes = le_bytes(values.iter().map(|value| value.to_le_bytes()));
-            tensors.push((name, Dtype::F32, vec![values.len()], bytes));
-        };
-        for (round, scales) in self.plan.rounds.iter().zip(self.scales) {
-            vector(format!("{}.column_scale", round.name), &scales.column_scale);
-            for (matrix, row_scale) in round.matrices.iter().zip(&scales.row_scale) {
-                vector(format!("{}.row_scale", matrix.name), row_scale);
-            }
+/// Writes the scales of a plan's rounds.
+pub(crate) fn write_scales(path: &Path, plan: &SplitPlan, scales: &[RoundScales]) -> Result<()> {
+    let mut tensors = Vec::new();
+    let mut vector = |name: String, values: &[f32]| {
+        let bytes = le_bytes(values.iter().map(|value| value.to_le_bytes()));
+        tensors.push((name, Dtype::F32, vec![values.len()], bytes));
+    };
+    for (round, scales) in plan.rounds.iter().zip(scales) {
+        vector(format!("{}.column_scale", round.name), &scales.column_scale);
+        for (matrix, row_scale) in round.matrices.iter().zip(&scales.row_scale) {
+            vector(format!("{}.row_scale", matrix.name), row_scale);
         }
-        for (round, scales) in self.plan.rounds.iter().zip(self.scales) {
-            let bytes = scales.max_row_norm.to_le_bytes().to_vec();
-            tensors.push((format!("{}.max_row_norm", round.name), Dtype::F64, vec![1], bytes));
-        }
-        tensors
     }
+    for (round, scales) in plan.rounds.iter().zip(scales) {
+        let bytes = scales.max_row_norm.to_le_bytes().to_vec();
+        tensors.push((format!("{}.max_row_norm", round.name), Dtype::F64, vec![1], bytes));
+    }
+    write_tensors(path, tensors)
 }
 
 /// The bytes of some numbers, one after the other.
@@ -289,8 +326,13 @@ fn write_tensors(path: &Path, tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>
     writer.finish()
 }
 
-/// Reads both manifests of a client part and checks them against each other and every file against its hash.
-fn check_manifests(directory: &Path) -> Result<(ServerManifest, ModelDigest)> {
+/// Reads both manifests of a client part and checks them against each other and every file against its hash: the files that
+/// it must have, and those that it may have.
+pub(crate) fn check_manifests(
+    directory: &Path,
+    required: &[&str],
+    optional: &[&str],
+) -> Result<(ServerManifest, ModelDigest)> {
     let path = directory.join(MANIFEST);
     let client: ClientManifest = parse_manifest(&read_manifest(&path)?, &path)?;
     let server_path = directory.join(SERVER_MANIFEST);
@@ -302,14 +344,13 @@ fn check_manifests(directory: &Path) -> Result<(ServerManifest, ModelDigest)> {
     if client != ClientManifest::of(&server, &bytes) {
         return Err(Error::malformed(&path, "fields", format!("differ from those of {SERVER_MANIFEST}")));
     }
-    let known = [CONFIG, TOKENIZER, TEMPLATE, LOCAL, SCALES];
     for (name, hash) in &server.client_files {
-        if !known.contains(&name.as_str()) {
+        if !required.contains(&name.as_str()) && !optional.contains(&name.as_str()) {
             return Err(Error::malformed(&server_path, "client_files", format!("unknown file {name:?}")));
         }
         hash.verify(&directory.join(name))?;
     }
-    for name in known.iter().filter(|name| **name != TEMPLATE) {
+    for name in required {
         if !server.client_files.contains_key(*name) {
             return Err(Error::malformed(&server_path, "client_files", format!("{name} is missing")));
         }
@@ -317,7 +358,9 @@ fn check_manifests(directory: &Path) -> Result<(ServerManifest, ModelDigest)> {
     Ok((server, digest))
 }
 
-fn load_scales(file: &SafetensorsFile, plan: &SplitPlan) -> Result<Vec<RoundScales>> {
+/// Reads the scales of a plan's rounds.
+pub(crate) fn load_scales(path: &Path, plan: &SplitPlan) -> Result<Vec<RoundScales>> {
+    let file = &SafetensorsFile::open(path)?;
     let vector = |name: String, length: usize| -> Result<Vec<f32>> {
         let scales = file.get_shaped(&name, &[length])?.to_vec1::<f32>()?;
         match scales.iter().find(|scale| !(scale.is_finite() && **scale >= 0.0)) {

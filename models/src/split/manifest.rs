@@ -163,7 +163,7 @@ impl ClientManifest {
 }
 
 /// Serializes a manifest as it is written and hashed.
-pub(super) fn manifest_bytes(manifest: &impl Serialize, path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn manifest_bytes(manifest: &impl Serialize, path: &Path) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(manifest)
         .map_err(|source| Error::malformed_by(path, "manifest", source))?;
     json.push(b'\n');
@@ -202,7 +202,7 @@ pub(super) fn read_manifest(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Writes a file so that a reader sees all of it or none.
-pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("partial-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;

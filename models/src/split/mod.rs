@@ -10,7 +10,7 @@ pub mod plan;
 pub mod server_part;
 
 pub use crate::linear::quantize::{IntMatrix, RoundScales};
-pub use client_part::{ClientPart, LoadedClientPart};
+pub use client_part::{ClientPart, LinearPart, LoadedClientPart};
 pub use manifest::{ModelDigest, ProtocolBinding, is_current};
 pub use server_part::ServerPart;
 

@@ -112,14 +112,14 @@ impl ServerPart {
 }
 
 /// The weights file while it is written, round by round.
-pub(super) struct WeightsWriter {
+pub(crate) struct WeightsWriter {
     path: PathBuf,
     file: SafetensorsWriter,
 }
 
 impl WeightsWriter {
     /// Begins the file.
-    pub(super) fn create(directory: &Path, plan: &SplitPlan) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, plan: &SplitPlan) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;
         let path = directory.join(WEIGHTS);
         let matrices = plan.rounds.iter().flat_map(|round| &round.matrices);
@@ -131,7 +131,7 @@ impl WeightsWriter {
     }
 
     /// Writes the matrices of a round.
-    pub(super) fn write(&mut self, round: &PlanRound, quantized: &QuantizedRound) -> Result<()> {
+    pub(crate) fn write(&mut self, round: &PlanRound, quantized: &QuantizedRound) -> Result<()> {
         for (spec, matrix) in round.matrices.iter().zip(&quantized.matrices) {
             self.file.append(&spec.name, bytemuck::cast_slice(&matrix.weights))?;
         }
@@ -139,14 +139,14 @@ impl WeightsWriter {
     }
 
     /// Makes the file appear, and returns its path.
-    pub(super) fn finish(self) -> Result<PathBuf> {
+    pub(crate) fn finish(self) -> Result<PathBuf> {
         self.file.finish()?;
         Ok(self.path)
     }
 }
 
 /// Writes the manifest and returns its bytes.
-pub(super) fn write_manifest(directory: &Path, manifest: &ServerManifest) -> Result<Vec<u8>> {
+pub(crate) fn write_manifest(directory: &Path, manifest: &ServerManifest) -> Result<Vec<u8>> {
     let path = directory.join(MANIFEST);
     let bytes = manifest_bytes(manifest, &path)?;
     write_atomic(&path, &bytes)?;

@@ -6,6 +6,7 @@
 //! | module | subcommand |
 //! |---|---|
 //! | [`chat`], [`api`] | conversations in the terminal and over HTTP |
+//! | [`predict`] | predictions for the rows of a table |
 //! | [`serve`], [`split`], [`keys`], [`credential`] | running a server |
 //! | [`selftest`], [`audit`], [`doctor`], [`estimate`] | checking and measuring |
 //! | [`models`] | models on this machine |
@@ -35,6 +36,7 @@ pub mod man;
 pub mod models;
 pub mod open;
 pub mod output;
+pub mod predict;
 pub mod progress;
 pub mod selftest;
 mod selftest_texts;
@@ -65,6 +67,8 @@ pub enum Command {
     Chat(Box<args::ChatArgs>),
     /// Serve an OpenAI-compatible API on this machine
     Api(args::ApiArgs),
+    /// Predict the rows of a table with trees, a linear model or a small network
+    Predict(predict::PredictArgs),
     /// Run linear layers for clients, encrypted
     Serve(serve::ServeArgs),
     /// Split a model into what clients get and what the server keeps
@@ -142,6 +146,10 @@ pub fn run(command: Command) -> Result<()> {
         Command::Api(args) => {
             hardening::seal_memory();
             api::run(&args, &mut out)
+        }
+        Command::Predict(args) => {
+            hardening::seal_memory();
+            predict::run(&args, &mut out)
         }
         Command::Serve(args) => {
             drop(out);

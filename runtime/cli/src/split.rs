@@ -1,10 +1,11 @@
 //! `sotto split`: from a model to the two halves that client and server hold, with prepared tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Args, ValueEnum};
 use fhe_layers::Set;
+use sotto_models::classical::{import, is_predictor, split_to as classical_split_to};
 use sotto_models::families::ModelConfig;
 use sotto_models::source::ModelSource;
 use sotto_models::split::plan::PlanKind;
@@ -15,7 +16,7 @@ use super::output;
 use super::progress::Bars;
 use sotto_engine::fetch::{ModelRef, fetch};
 use sotto_protocol::binding::{SetPreference, binding_of};
-use sotto_protocol::error::Result;
+use sotto_protocol::error::{Error, Result};
 use sotto_server::models::split_store;
 use sotto_storage::{Cache, FetchProgress, available_bytes};
 
@@ -33,7 +34,8 @@ pub enum RoundsToWrite {
 /// Arguments of `sotto split`.
 #[derive(Clone, Debug, Args)]
 pub struct SplitArgs {
-    /// Model: a built-in name, a hub id, a .gguf file or a directory
+    /// Model: a built-in name, a hub id, a .gguf file or a directory; or a predictor of XGBoost (.json), LightGBM (.txt) or
+    /// ONNX (.onnx)
     #[arg(value_name = "MODEL", env = "SOTTO_MODEL")]
     pub model: String,
 
@@ -73,6 +75,11 @@ pub struct SplitArgs {
 /// What fetching, reading, splitting or preparing fails with; [`Error::Usage`](crate::Error::Usage) on a tau without parameters.
 pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     let bars = Bars::new(args.quiet);
+    let file = Path::new(&args.model);
+    if is_predictor(file) && file.is_file() {
+        predictor(args, file, out)?;
+        return tables(args, &bars);
+    }
     let fetched = fetch(&ModelRef::parse(&args.model)?, &Cache::from_env()?, &bars)?;
     let source = ModelSource::open(&fetched.path)?;
     let kinds = match args.rounds {
@@ -102,6 +109,33 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     {
         eprintln!("{note}");
     }
+    tables(args, &bars)
+}
+
+/// Splits trees, a linear model or a small network, which have one plan.
+fn predictor(args: &SplitArgs, file: &Path, out: &mut impl std::io::Write) -> Result<()> {
+    if args.rounds == RoundsToWrite::Fused {
+        return Err(Error::Usage("a predictor has the plain plan only; leave out --rounds".to_owned()));
+    }
+    let set = match args.set {
+        SetPreference::Only(set) => set,
+        SetPreference::Auto => Set::Default,
+    };
+    let model = import(file)?;
+    for (index, &tau) in args.tau.iter().enumerate() {
+        let binding = binding_of(set, tau)?;
+        let digest = if index == 0 {
+            classical_split_to(&model, &args.out, &binding, &mut rand::random::<u64>)?
+        } else {
+            rebind(&args.out, PlanKind::Plain, &args.out.join(format!("tau{tau}")), &binding)?
+        };
+        output::line(out, &format!("{digest}  {}  tau {tau}  {set} set", PlanKind::Plain))?;
+    }
+    Ok(())
+}
+
+/// Prepares the tables of what was split, unless they are not wanted.
+fn tables(args: &SplitArgs, bars: &Bars) -> Result<()> {
     if args.no_tables {
         return Ok(());
     }

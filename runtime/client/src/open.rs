@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fhe_layers::{Client, ClientOptions, Instance, Set};
 use sotto_models::families::{FamilyId, ModelKind};
 use sotto_models::split::plan::PlanKind;
-use sotto_models::split::{ClientPart, LoadedClientPart, ProtocolBinding};
+use sotto_models::split::{ClientPart, LinearPart, LoadedClientPart, ProtocolBinding};
 
 use super::accounting::Accounting;
 use super::bodies::BodyLink;
@@ -109,12 +109,12 @@ impl RemoteOptions {
     }
 }
 
-/// A model at a server, ready to run.
-pub struct Connected {
+/// A model at a server, ready to run: a language model unless `P` says otherwise.
+pub struct Connected<P = ClientPart> {
     /// Runs the linear layers.
     pub backend: RemoteBackend,
     /// The rest of the model.
-    pub part: ClientPart,
+    pub part: P,
     /// Where costs are counted.
     pub accounting: Arc<Accounting>,
     /// Name of the model.
@@ -147,21 +147,21 @@ pub struct Probe {
 ///
 /// What the server refuses or the network prevents; [`Error::Digest`] when the model is not the one
 /// that the connect string or memory names.
-pub fn connect(
+pub fn connect<P: LinearPart>(
     connect: &ConnectString,
     options: RemoteOptions,
     progress: &dyn FetchProgress,
-) -> Result<Connected> {
+) -> Result<Connected<P>> {
     connect_alive(connect, options, None, progress)
 }
 
 /// As [`connect`], with a way to tell that a server started by this process is gone.
-pub fn connect_alive(
+pub fn connect_alive<P: LinearPart>(
     connect: &ConnectString,
     options: RemoteOptions,
     liveness: Option<Liveness>,
     progress: &dyn FetchProgress,
-) -> Result<Connected> {
+) -> Result<Connected<P>> {
     let mut target = Target::server(connect, liveness)?;
     let runtime = runtime()?;
     let (entry, round_trip, directory) = runtime.block_on(async {
@@ -199,16 +199,16 @@ pub fn connect_alive(
 
 /// Compares what the server listed with the manifest that the digest names. The listing chose the model and was shown
 /// to the user, so one that differs is a lie.
-fn check_listing(entry: &ModelEntry, loaded: &LoadedClientPart) -> Result<()> {
+fn check_listing<P: LinearPart>(entry: &ModelEntry, loaded: &LoadedClientPart<P>) -> Result<()> {
     let differs = |field: &'static str, expected: String, got: &dyn std::fmt::Display| Error::Malformed {
         field,
         expected: format!("{expected}, as in the manifest of {}", loaded.digest),
         got: got.to_string(),
     };
-    let (name, plan, tau) = (&loaded.part.name, loaded.part.plan.kind.as_str(), loaded.protocol.tau);
+    let (name, plan, tau) = (loaded.part.name(), loaded.part.plan().kind.as_str(), loaded.protocol.tau);
     let set = &loaded.protocol.params_id;
-    if entry.name != *name {
-        return Err(differs("name of the listed model", name.clone(), &entry.name));
+    if entry.name != name {
+        return Err(differs("name of the listed model", name.to_owned(), &entry.name));
     }
     if entry.plan != plan {
         return Err(differs("plan of the listed model", plan.to_owned(), &entry.plan));
@@ -223,8 +223,12 @@ fn check_listing(entry: &ModelEntry, loaded: &LoadedClientPart) -> Result<()> {
 }
 
 /// The client part in `directory`, if it is that of `digest`.
-fn load_part(entry: &ModelEntry, digest: &[u8; 32], directory: &Path) -> Result<LoadedClientPart> {
-    let loaded = ClientPart::load(directory)?;
+fn load_part<P: LinearPart>(
+    entry: &ModelEntry,
+    digest: &[u8; 32],
+    directory: &Path,
+) -> Result<LoadedClientPart<P>> {
+    let loaded = P::load(directory)?;
     if loaded.digest.0 != *digest {
         return Err(Error::Digest {
             what: format!("client part of {}", entry.name),
@@ -235,22 +239,22 @@ fn load_part(entry: &ModelEntry, digest: &[u8; 32], directory: &Path) -> Result<
     Ok(loaded)
 }
 
-fn assemble(
+fn assemble<P: LinearPart>(
     mut target: Target,
     entry: &ModelEntry,
     options: RemoteOptions,
     round_trip: Duration,
-    loaded: LoadedClientPart,
+    loaded: LoadedClientPart<P>,
     progress: &dyn FetchProgress,
-) -> Result<Connected> {
+) -> Result<Connected<P>> {
     let instance = instance(&loaded)?;
     let one_process = target.is_one_process();
     let form = options.wire.choose(&entry.forms, instance.params(), one_process, options.check_weights)?;
     target.shape(&instance);
     let (part, protocol) = (loaded.part, loaded.protocol);
-    let plan = part.plan.clone();
+    let plan = part.plan().clone();
     let kind = plan.kind;
-    let scales = RoundScales::of_plan(&plan, &part.scales)?;
+    let scales = RoundScales::of_plan(&plan, part.scales())?;
     let accounting = Arc::new(Accounting::default());
     let client = Arc::new(Client::new(Arc::new(instance), ClientOptions { cache_a: options.cache_public }));
     let target = Arc::new(target);
@@ -278,8 +282,8 @@ fn assemble(
 /// # Errors
 ///
 /// [`Error::Malformed`] for an unknown parameter set, [`Error::FheLayers`] for shapes it does not allow.
-pub fn instance(loaded: &LoadedClientPart) -> Result<Instance> {
-    sotto_protocol::binding::instance(&loaded.part.plan, &loaded.protocol, loaded.digest.0)
+pub fn instance<P: LinearPart>(loaded: &LoadedClientPart<P>) -> Result<Instance> {
+    sotto_protocol::binding::instance(loaded.part.plan(), &loaded.protocol, loaded.digest.0)
 }
 
 /// Asks a server what it offers and how far away it is.

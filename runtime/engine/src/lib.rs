@@ -8,6 +8,7 @@
 //! | [`backend`] | the remote linear layers: encrypted, or one of three references in clear | the batch secrets of the remote one |
 //! | [`prompt`], [`constrain`], [`token_bytes`] | messages to tokens, answers of a given form, tokens to bytes | the conversation |
 //! | [`session`] | a conversation: template, context, sampling, statistics | the conversation |
+//! | [`predict`] | trees, linear models and small networks | the rows |
 //! | [`audit`] | how many answers give weights away | |
 //!
 //! # Example
@@ -27,6 +28,7 @@ pub mod embedded;
 pub mod fetch;
 pub mod open;
 mod origin;
+pub mod predict;
 pub mod prompt;
 pub mod session;
 pub mod token_bytes;

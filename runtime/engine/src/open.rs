@@ -575,7 +575,7 @@ impl ServerLink {
     /// A backend at a new server, if the embedded one has ended.
     fn restart(&mut self) -> Result<Option<(Backend, Arc<Accounting>)>> {
         let Some(embedded) = &mut self.embedded else { return Ok(None) };
-        let Some(mut connected) = embedded.restart()? else { return Ok(None) };
+        let Some(mut connected) = embedded.restart::<ClientPart>()? else { return Ok(None) };
         if let Some(check) = &self.check {
             connected.backend.check_weights(Arc::clone(check))?;
         }

@@ -11,7 +11,7 @@
 //! * embedding tables under a `DequantizeLinear` with one scale and zero point, which follows the `Gather`:
 //!   `E[i][k] = (code - zero_point) * scale`.
 
-mod schema;
+pub(crate) mod schema;
 
 use self::schema::{DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 use super::WeightSource;
@@ -286,7 +286,9 @@ mod tests {
             name: "/m/dense/MatMul_Q4".into(),
             op_type: "MatMulNBits".into(),
             input: vec!["x".into(), "q".into(), "s".into()],
-            attribute: attributes.map(|(name, i)| AttributeProto { name: name.into(), i }).into(),
+            attribute: attributes
+                .map(|(name, i)| AttributeProto { name: name.into(), i, ..Default::default() })
+                .into(),
             ..Default::default()
         };
         let gather = NodeProto {
@@ -312,7 +314,9 @@ mod tests {
             zero,
             tensor("b", 1, &[1], 7f32.to_le_bytes().to_vec()),
         ];
-        ModelProto { graph: Some(GraphProto { node: vec![matrix, gather, table], initializer }) }
+        ModelProto {
+            graph: Some(GraphProto { node: vec![matrix, gather, table], initializer, ..Default::default() }),
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use sotto_engine::backend::{Backend, BackendKind};
 use sotto_engine::session::run_pass;
 use sotto_models::linear::LinearBackend;
 use sotto_models::local_ops::head::HeadPrecision;
+use sotto_models::split::ClientPart;
 use sotto_protocol::connect_string::ConnectString;
 use sotto_protocol::error::Error;
 use sotto_protocol::wire::ClientPartChunk;
@@ -93,7 +94,7 @@ fn cancelling_ends_a_pass_that_a_stalled_server_holds_up() {
     let through = ConnectString { address: link.address.clone(), ..stage.connect.clone() };
     let cancelled = Arc::new(AtomicBool::new(false));
     let options = RemoteOptions { cancelled: Arc::clone(&cancelled), ..stage.options() };
-    let connected = connect(&through, options, &NoProgress).unwrap();
+    let connected: Connected = connect(&through, options, &NoProgress).unwrap();
     let mut model = connected.part.causal_model(HeadPrecision::default()).unwrap();
     let mut backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
     run_pass(&mut *model, &mut backend, &[2, 3], &connected.accounting).unwrap();
@@ -127,7 +128,7 @@ fn a_client_part_that_does_not_fit_its_digest_does_not_stay_in_the_cache() {
         })
     });
     let lying = relay.connect(&stage.server.connect, stage.connect.credential.as_deref().unwrap());
-    let refused = connect(&lying, stage.options(), &NoProgress).map(|_| ()).unwrap_err();
+    let refused = connect::<ClientPart>(&lying, stage.options(), &NoProgress).map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("tokenizer.json"), "{refused}");
     drop(stage.connected());
     assert!(stage.server.runs());

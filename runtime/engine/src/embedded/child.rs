@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::LocalModel;
 use sotto_client::{Connected, RemoteOptions, RoundsPreference, WirePreference, connect_alive};
+use sotto_models::split::LinearPart;
 use sotto_protocol::connect_string::ConnectString;
 use sotto_protocol::error::{Error, Result};
 use sotto_storage::{Cache, FetchProgress, NoProgress};
@@ -108,11 +109,11 @@ impl Embedded {
     /// # Errors
     ///
     /// [`Error::Connect`] with the end of the child's error output when it does not come up.
-    pub fn start(
+    pub fn start<P: LinearPart>(
         local: &LocalModel,
         options: EmbeddedOptions,
         progress: &dyn FetchProgress,
-    ) -> Result<(Self, Connected)> {
+    ) -> Result<(Self, Connected<P>)> {
         let (process, connected, connect) = launch(local, &options, progress)?;
         let pulse = Pulse::new(&process, connect);
         Ok((Self { local: local.clone(), options, process, pulse }, connected))
@@ -123,7 +124,7 @@ impl Embedded {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    pub fn restart(&mut self) -> Result<Option<Connected>> {
+    pub fn restart<P: LinearPart>(&mut self) -> Result<Option<Connected<P>>> {
         if lock(&self.process).ended().is_none() {
             return Ok(None);
         }
@@ -148,11 +149,11 @@ fn lock(process: &Mutex<Process>) -> std::sync::MutexGuard<'_, Process> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn launch(
+fn launch<P: LinearPart>(
     local: &LocalModel,
     options: &EmbeddedOptions,
     progress: &dyn FetchProgress,
-) -> Result<(Arc<Mutex<Process>>, Connected, String)> {
+) -> Result<(Arc<Mutex<Process>>, Connected<P>, String)> {
     let (process, mut connect) = Process::spawn(local, options)?;
     if let Some(route) = &options.route {
         connect.address = route(&connect.address)?;

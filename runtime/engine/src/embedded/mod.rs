@@ -10,4 +10,5 @@ mod child;
 mod split;
 
 pub use child::{Embedded, EmbeddedOptions, Pulse, Route};
+pub(crate) use split::is_split;
 pub use split::{LocalModel, local_model, local_model_in};

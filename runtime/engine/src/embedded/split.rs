@@ -144,7 +144,7 @@ fn place(
     Ok(LocalModel { name, source: fetched.path.clone(), directory, plan })
 }
 
-fn is_split(local: &LocalModel) -> bool {
+pub(crate) fn is_split(local: &LocalModel) -> bool {
     is_current(&local.client_directory()) && is_current(&local.server_directory())
 }
 

@@ -34,7 +34,7 @@ impl Shape {
         // Int8 blocks of 32 with a two-byte scale each, for encoders f32; scales of rows and columns are f32.
         let embedding = match source.config.kind() {
             ModelKind::Decoder => vocab * width.next_multiple_of(32) / 32 * 34,
-            ModelKind::Encoder => vocab * width * 4,
+            ModelKind::Encoder | ModelKind::Predictor => vocab * width * 4,
         };
         let tokenizer = source.tokenizer.to_json()?.len();
         let clear_weights = source.config.tied_head().map_or(0, |(rows, width)| rows * width);
