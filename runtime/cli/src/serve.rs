@@ -174,10 +174,11 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let shown = args.print_credential || std::io::stdout().is_terminal();
     let public = ConnectString { credential: None, ..server.connect_string().clone() };
     let printed = if shown { line.clone() } else { format!("{public}\n") };
-    output::write(&mut std::io::stdout().lock(), printed.as_bytes())?;
+    // Whoever waits for the line reads the file next.
     if !shown && server.connect_string().credential.is_some() {
         keep_connect_string(args, &line)?;
     }
+    output::write(&mut std::io::stdout().lock(), printed.as_bytes())?;
     if server.connect_string().credential.is_none()
         && let Some(state) = state
     {
@@ -244,11 +245,11 @@ async fn wait_for_end(args: &ServeArgs, server: &Server, line: &str) -> Result<(
             _ = poll.tick(), if !announced => {
                 if server.is_ready() {
                     announced = true;
-                    eprintln!("ready: {}", describe(server));
                     if let Some(file) = &args.ready_file {
                         sotto_storage::write_private(file, line.as_bytes())
                             .map_err(|error| Error::io("write", file, error))?;
                     }
+                    eprintln!("ready: {}", describe(server));
                 }
             }
         }
