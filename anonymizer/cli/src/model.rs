@@ -173,7 +173,9 @@ impl ModelDetector {
     /// Starts the embedded server again if it has ended.
     fn restart(&mut self) -> Result<bool> {
         let Some(embedded) = &mut self.embedded else { return Ok(false) };
-        let Some(connected) = embedded.restart::<sotto_models::split::ClientPart>()? else { return Ok(false) };
+        let Some(connected) = embedded.restart::<sotto_models::split::ClientPart>()? else {
+            return Ok(false);
+        };
         self.backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
         self.accounting = connected.accounting;
         Ok(true)

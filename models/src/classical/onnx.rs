@@ -365,6 +365,11 @@ impl<'a> Graph<'a> {
         for _ in 0..=self.graph.node.len() {
             let Some(node) = self.next(at) else { break };
             let op = node.op_type.as_str();
+            let is_probability = layers.last().is_some_and(|layer| layer.activation == Activation::Sigmoid);
+            if is_probability && !matches!(op, "Gemm" | "MatMul") && !PASSING.contains(&op) {
+                // What follows makes a pair of probabilities of one, or a class of it.
+                break;
+            }
             match op {
                 _ if PASSING.contains(&op) => {}
                 "Gemm" | "MatMul" => layers.push(self.product(node, at)?),

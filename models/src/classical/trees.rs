@@ -429,6 +429,11 @@ fn values(model: &Ensemble, leaves: &[Leaf<'_>]) -> Result<(Digits, Vec<f64>, Qu
     }
     let row = counts.into_iter().max().unwrap_or(0).max(1);
     let digits = Digits::for_rows(row, (model.trees.len() as f64).sqrt())?;
+    if model.output.is_classifier() {
+        // One scale for all classes: equal scores stay equal, so that ties are decided as the library decides them.
+        let most = largest.iter().copied().fold(0f64, f64::max);
+        largest.fill(most);
+    }
     let scales: Vec<f64> = largest.iter().map(|&largest| digits.scale(largest)).collect();
     let columns = leaves.len();
     let mut weights = vec![0i8; sums * digits.count * columns];
