@@ -2,12 +2,10 @@
 
 mod client_support;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 
-use client_support::{errors, json, sotto};
+use client_support::{Serving, errors, json, sotto};
 use fhe_layers::WireForm;
 use sotto_client::Connected;
 use sotto_client::{CheckTally, WeightCheck, WirePreference};
@@ -188,41 +186,6 @@ fn vectors_come_from_the_pinned_weights_only() {
     let mut client = client_of(minilm());
     let refused = client.connected.backend.check_weights(check);
     assert!(matches!(refused, Err(Error::Digest { .. })), "{refused:?}");
-}
-
-/// `sotto serve` on a split, ended when dropped.
-struct Serving {
-    child: std::process::Child,
-    connect: String,
-}
-
-impl Serving {
-    fn start(split: &Path) -> Self {
-        let mut command = sotto();
-        command
-            .args([
-                "serve",
-                "--print-credential",
-                "--listen",
-                "127.0.0.1:0",
-                "--ephemeral-credential",
-                "--split",
-            ])
-            .arg(split);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(std::io::Result::ok);
-        let connect = lines
-            .filter_map(|line| line.find("sotto://").map(|start| line[start..].trim().to_owned()))
-            .next();
-        Self { child, connect: connect.unwrap() }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What the black-box tests of the client share: the program, and the model's split in the cache.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use sotto_engine::embedded::{LocalModel, local_model};
 use sotto_engine::fetch::ModelRef;
@@ -21,4 +23,40 @@ pub(crate) fn smollm2() -> LocalModel {
     let binding = sotto_protocol::binding::binding(64).unwrap();
     let model = ModelRef::parse("smollm2-135m").unwrap();
     local_model(&model, PlanKind::Plain, &binding, &Cache::from_env().unwrap(), &NoProgress).unwrap()
+}
+
+/// `sotto serve` on a split, ended when dropped.
+pub(crate) struct Serving {
+    child: std::process::Child,
+    /// With its credential.
+    pub(crate) connect: String,
+}
+
+impl Serving {
+    pub(crate) fn start(split: &Path) -> Self {
+        let mut command = sotto();
+        command
+            .args([
+                "serve",
+                "--print-credential",
+                "--listen",
+                "127.0.0.1:0",
+                "--ephemeral-credential",
+                "--split",
+            ])
+            .arg(split);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(std::io::Result::ok);
+        let connect = lines
+            .filter_map(|line| line.find("sotto://").map(|start| line[start..].trim().to_owned()))
+            .next();
+        Self { child, connect: connect.unwrap() }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
