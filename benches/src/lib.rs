@@ -18,6 +18,7 @@
 //! | [`tfhe_ops`] | activation, softmax, norm and encrypted products on TFHE's programmable bootstrapping |
 //! | [`per_op`] | the table of `--bin per-op` |
 //! | [`digits`], [`classifier`] | the quantized linear classifier of `--bin classifier` |
+//! | [`classical_run`] | trees, linear models and networks beside their own libraries: `--bin classical` |
 //! | [`peers`] | other libraries on the same shapes, interleaved with ours |
 //! | [`run_folder`], [`plots`], [`readme`] | what `--bin report` writes |
 //!
@@ -39,6 +40,7 @@ pub mod accounting;
 pub mod anonymize_run;
 pub mod chat_run;
 pub mod check;
+pub mod classical_run;
 pub mod classifier;
 pub mod clear;
 pub mod digits;

@@ -47,6 +47,20 @@ pub static PEERS: &[&Peer] = &[
     },
 ];
 
+/// Trains the models of `--bin classical`.
+pub static CLASSICAL: Peer = Peer {
+    name: "scikit-learn, XGBoost, LightGBM",
+    requirements: &[
+        "xgboost-cpu==3.2.0",
+        "lightgbm==4.7.0",
+        "scikit-learn==1.9.1",
+        "skl2onnx==1.20.0",
+        "rdata==1.1.0",
+    ],
+    driver: "classical_driver.py",
+    multiplies: false,
+};
+
 fn environment() -> anyhow::Result<PathBuf> {
     Ok(cache_dir()?.join("peers").join("venv"))
 }
