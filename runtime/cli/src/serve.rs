@@ -175,10 +175,14 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let public = ConnectString { credential: None, ..server.connect_string().clone() };
     let printed = if shown { line.clone() } else { format!("{public}\n") };
     // Whoever waits for the line reads the file next.
-    if !shown && server.connect_string().credential.is_some() {
-        keep_connect_string(args, &line)?;
-    }
+    let kept = match !shown && server.connect_string().credential.is_some() {
+        true => Some(keep_connect_string(args, &line)?),
+        false => None,
+    };
     output::write(&mut std::io::stdout().lock(), printed.as_bytes())?;
+    if let Some(place) = kept {
+        eprintln!("the connect string with its credential {place}");
+    }
     if server.connect_string().credential.is_none()
         && let Some(state) = state
     {
@@ -209,9 +213,9 @@ fn log_to_stderr(level: tracing::level_filters::LevelFilter) {
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }
 
-/// Puts the connect string with its credential where the log's readers do not see it.
-fn keep_connect_string(args: &ServeArgs, line: &str) -> Result<()> {
-    let place = match (&args.state, &args.ready_file) {
+/// Puts the connect string with its credential where the log's readers do not see it, and says where that is.
+fn keep_connect_string(args: &ServeArgs, line: &str) -> Result<String> {
+    Ok(match (&args.state, &args.ready_file) {
         (Some(state), _) => {
             let file = state.join(CONNECT_STRING_FILE);
             sotto_storage::write_private(&file, line.as_bytes())
@@ -220,9 +224,7 @@ fn keep_connect_string(args: &ServeArgs, line: &str) -> Result<()> {
         }
         (None, Some(file)) => format!("will be in {}", file.display()),
         (None, None) => "is not kept: use --state, --ready-file or --print-credential".to_owned(),
-    };
-    eprintln!("the connect string with its credential {place}");
-    Ok(())
+    })
 }
 
 /// Returns when the server should stop.
