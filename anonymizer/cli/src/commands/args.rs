@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::documents::Format;
 use crate::model::{BackendChoice, MODEL, TAU};
 
 /// Takes personal data out of texts before they leave, and puts it back into what comes back.
@@ -117,23 +118,61 @@ pub struct VaultArgs {
     pub passphrase_file: Option<PathBuf>,
 }
 
-/// Arguments of `anonymize redact`.
+/// Which files are read, and where they are written.
 #[derive(Clone, Debug, Args)]
-pub struct RedactArgs {
+pub struct FileArgs {
     /// Files and directories; standard input if there are none
     pub paths: Vec<PathBuf>,
 
+    /// What the input is; otherwise the ending of its name tells, and standard input is text
+    #[arg(long, env = "SOTTO_ANONYMIZE_FORMAT", value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+
+    /// Write the files here, under their names
+    #[arg(long, env = "SOTTO_ANONYMIZE_OUT", value_name = "DIR", conflicts_with = "next_to_input")]
+    pub out: Option<PathBuf>,
+
+    /// Write each file next to its input: `a.csv` becomes `a.redacted.csv`, or `a.restored.csv`
+    #[arg(long, env = "SOTTO_ANONYMIZE_NEXT_TO_INPUT")]
+    pub next_to_input: bool,
+
+    /// Of the files in directories, take only those whose path below the directory fits, such as `**/*.csv`
+    #[arg(long, env = "SOTTO_ANONYMIZE_INCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    pub include: Vec<String>,
+
+    /// Leave out files and directories whose path below the directory fits, such as `.git`
+    #[arg(long, env = "SOTTO_ANONYMIZE_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+
+    /// Leave out files whose output is there already, as an interrupted run has left it
+    #[arg(long, env = "SOTTO_ANONYMIZE_RESUME", requires = "vault")]
+    pub resume: bool,
+}
+
+/// Arguments of `anonymize redact`.
+#[derive(Clone, Debug, Args)]
+pub struct RedactArgs {
+    /// Files
+    #[command(flatten)]
+    pub files: FileArgs,
+
     /// Read a JSON object with `id` and `text` per line, write one with `id`, `redacted` and `spans`
-    #[arg(long, env = "SOTTO_ANONYMIZE_JSONL")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_JSONL", conflicts_with = "format")]
     pub jsonl: bool,
 
     /// Number placeholders anew in every document
     #[arg(long, env = "SOTTO_ANONYMIZE_PER_DOCUMENT", conflicts_with = "vault")]
     pub per_document: bool,
 
-    /// Write the redacted files here, under their names
-    #[arg(long, env = "SOTTO_ANONYMIZE_OUT", value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// What columns of tables hold, by head or number: a type, `scan` or `keep`; others are guessed
+    #[arg(
+        long,
+        env = "SOTTO_ANONYMIZE_COLUMNS",
+        value_name = "COLUMN=TYPE,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub columns: String,
 
     /// Detection
     #[command(flatten)]
@@ -147,8 +186,9 @@ pub struct RedactArgs {
 /// Arguments of `anonymize restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// Text with placeholders; standard input if absent
-    pub path: Option<PathBuf>,
+    /// Files
+    #[command(flatten)]
+    pub files: FileArgs,
 
     /// Vault
     #[command(flatten)]

@@ -53,10 +53,10 @@ impl<'a> From<&'a Placed> for SpanRecord<'a> {
 }
 
 pub(super) fn run(args: &RedactArgs) -> Result<()> {
-    if args.out.is_some() || args.paths.len() > 1 {
+    if args.files.out.is_some() || args.files.next_to_input || args.files.paths.len() > 1 {
         return Err(Error::Usage("--jsonl reads one stream and writes to standard output".to_owned()));
     }
-    let input: Box<dyn Read> = match args.paths.first() {
+    let input: Box<dyn Read> = match args.files.paths.first() {
         Some(path) => Box::new(std::fs::File::open(path).map_err(|error| Error::io("reading", path, error))?),
         None => Box::new(std::io::stdin().lock()),
     };

@@ -128,6 +128,18 @@ fn model_options(args: &DetectionArgs) -> Result<ModelOptions> {
     })
 }
 
+/// Writes a file to standard output: what is no text does not go to a terminal.
+fn write_bytes(format: crate::documents::Format, bytes: &[u8]) -> Result<()> {
+    use std::io::IsTerminal;
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !format.is_binary() => write_text(text),
+        _ if std::io::stdout().is_terminal() => Err(Error::Usage(
+            "the output is no text: name --out DIR, or send standard output to a file".to_owned(),
+        )),
+        _ => write_out(bytes),
+    }
+}
+
 /// Writes a text to standard output. A terminal would obey some characters of it: overrides of the writing direction, which
 /// make a text look like another one, and control characters. It is shown their numbers instead.
 fn write_text(text: &str) -> Result<()> {
