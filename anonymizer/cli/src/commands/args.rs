@@ -37,6 +37,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Stand between programs and a chat API: it sees placeholders, they see values
     Proxy(ProxyArgs),
+    /// Offer tools that redact, restore and check texts to an AI application (Model Context Protocol, standard input and output)
+    Mcp(McpArgs),
     /// Run linear layers for clients (what the encrypted backend starts on this machine)
     #[command(hide = true)]
     Serve(sotto::serve::ServeArgs),
@@ -164,6 +166,10 @@ pub struct RedactArgs {
     #[arg(long, env = "SOTTO_ANONYMIZE_PER_DOCUMENT", conflicts_with = "vault")]
     pub per_document: bool,
 
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
     /// What columns of tables hold, by head or number: a type, `scan` or `keep`; others are guessed
     #[arg(
         long,
@@ -280,6 +286,10 @@ pub struct ProxyArgs {
     #[arg(long, env = "SOTTO_PROXY_ALLOW_ATTACHMENTS")]
     pub allow_attachments: bool,
 
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
     /// Ask the model, in one line of instructions, to keep placeholders as they are
     #[arg(long, env = "SOTTO_PROXY_HINT")]
     pub hint: bool,
@@ -287,6 +297,22 @@ pub struct ProxyArgs {
     /// Detection
     #[command(flatten)]
     pub detection: DetectionArgs,
+}
+
+/// Arguments of `anonymize mcp`.
+#[derive(Clone, Debug, Args)]
+pub struct McpArgs {
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+
+    /// Vault of the session without a name
+    #[command(flatten)]
+    pub vault: VaultArgs,
 }
 
 fn parse_probability(text: &str) -> Result<f32, String> {

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::args::RedactArgs;
 use super::redact::BATCH_CHARS;
-use super::{check_scripts, files, scanner, write_out};
+use super::{check_scripts, files, scanner, vault_rules, write_out};
 use crate::error::{Error, Result};
 use crate::scan::Scanner;
-use crate::vault::{Placed, Vault};
+use crate::vault::{Placed, Vault, VaultRules};
 
 /// Bytes of the longest line that is read.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -61,12 +61,14 @@ pub(super) fn run(args: &RedactArgs) -> Result<()> {
         None => Box::new(std::io::stdin().lock()),
     };
     let mut lines = Lines { input: BufReader::new(input), number: 0 };
+    let rules = vault_rules(&args.detection, args.ignore_case)?;
     let (mut vault, key) = files::open_vault(&args.vault)?;
+    vault.follow(&rules);
     let mut scanner = scanner(&args.detection)?;
     let mut failed = 0;
     loop {
         let (batch, at_end) = lines.batch(&mut failed)?;
-        let out = redact(args, &batch, &mut scanner, &mut vault)?;
+        let out = redact(args, &batch, &mut scanner, &mut vault, &rules)?;
         files::save_vault(&args.vault, &vault, key.as_ref())?;
         write_out(&out)?;
         if at_end {
@@ -84,6 +86,7 @@ fn redact(
     batch: &[Document],
     scanner: &mut Scanner,
     vault: &mut Vault,
+    rules: &VaultRules,
 ) -> Result<Vec<u8>> {
     let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
     check_scripts(&args.detection, scanner, &texts)?;
@@ -92,6 +95,7 @@ fn redact(
     for (document, spans) in batch.iter().zip(&scan.spans) {
         if args.per_document {
             *vault = Vault::new();
+            vault.follow(rules);
         }
         let redacted = vault.redact(&document.text, spans)?;
         let record = Record {

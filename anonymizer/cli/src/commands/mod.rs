@@ -5,6 +5,7 @@ mod eval;
 mod explain;
 mod files;
 mod jsonl;
+mod mcp;
 mod proxy;
 mod redact;
 mod restore;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{ModelDetector, ModelOptions};
 use crate::scan::{Rules, Scanner};
+use crate::vault::VaultRules;
 use args::{Cli, Command, DetectionArgs, UnknownScript};
 
 /// Reads the command line, runs it and reports errors; for `main`.
@@ -57,6 +59,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Proxy(args) => proxy::run(&args),
+        Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => Ok(sotto::serve::run(&args)?),
         Command::Completions(args) => {
             Ok(sotto::man::completions(&args, Cli::command(), &mut std::io::stdout().lock())?)
@@ -75,6 +78,11 @@ fn config(args: &DetectionArgs) -> Result<Config> {
         config.threshold = threshold;
     }
     Ok(config)
+}
+
+/// What the vault does with values.
+fn vault_rules(args: &DetectionArgs, ignore_case: bool) -> Result<VaultRules> {
+    Ok(VaultRules { ignore_case, operators: Arc::new(config(args)?.operators()?) })
 }
 
 /// The scanner that arguments describe.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::args::{DetectionArgs, ProxyArgs};
 use super::secrets::secret;
-use super::{config, model_options, write_out};
+use super::{config, model_options, vault_rules, write_out};
 use crate::detect::DetectOptions;
 use crate::error::{Error, Result};
 use crate::model::ModelDetector;
@@ -28,6 +28,7 @@ pub(super) fn run(args: &ProxyArgs) -> Result<()> {
         audit: args.audit.clone(),
         allow_attachments: args.allow_attachments,
         hint: args.hint,
+        vault_rules: vault_rules(&args.detection, args.ignore_case)?,
     };
     runtime()?.block_on(async {
         let failed = |source| Error::io_of(format!("listening on {}", args.listen), source);

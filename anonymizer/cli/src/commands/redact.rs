@@ -7,7 +7,7 @@ use sotto_storage::FetchProgress;
 
 use super::args::{FileArgs, RedactArgs};
 use super::files::{self, Job, Jobs};
-use super::{check_scripts, jsonl, scanner, write_bytes};
+use super::{check_scripts, jsonl, scanner, vault_rules, write_bytes};
 use crate::documents::columns::Rules;
 use crate::documents::{Document, Format};
 use crate::error::{Error, Result};
@@ -52,7 +52,9 @@ fn one(args: &RedactArgs, rules: &Rules, path: Option<&Path>) -> Result<()> {
     let format = format_of(&args.files, path);
     let mut document = Document::read(format, &files::place(path), files::read_bytes(path)?)?;
     check_columns(rules, std::slice::from_ref(&document))?;
+    let vault_rules = vault_rules(&args.detection, args.ignore_case)?;
     let (mut vault, key) = files::open_vault(&args.vault)?;
+    vault.follow(&vault_rules);
     let mut scanner = scanner(&args.detection)?;
     check_scripts(&args.detection, &scanner, &document.texts())?;
     let found = Document::scan(std::slice::from_mut(&mut document), &mut scanner, rules)?;
@@ -65,7 +67,9 @@ fn one(args: &RedactArgs, rules: &Rules, path: Option<&Path>) -> Result<()> {
 
 fn several(args: &RedactArgs, rules: &Rules) -> Result<()> {
     let jobs = files::jobs(&args.files, "redacted")?;
+    let vault_rules = vault_rules(&args.detection, args.ignore_case)?;
     let (mut vault, key) = files::open_vault(&args.vault)?;
+    vault.follow(&vault_rules);
     let mut scanner = scanner(&args.detection)?;
     let bars = Bars::new(args.detection.quiet);
     let mut work = Work::new(&jobs, &bars);
@@ -80,10 +84,13 @@ fn several(args: &RedactArgs, rules: &Rules) -> Result<()> {
         for ((job, document), found) in jobs.iter().zip(&documents).zip(&found) {
             if args.per_document {
                 vault = Vault::new();
+                vault.follow(&vault_rules);
             }
             match document.redact(found, &mut vault) {
                 Ok(bytes) => outputs.push((job, bytes)),
-                Err(error @ Error::Pii(sotto_pii::Error::Input { .. })) => work.fail(&error),
+                Err(
+                    error @ Error::Pii(sotto_pii::Error::Input { .. } | sotto_pii::Error::Blocked { .. }),
+                ) => work.fail(&error),
                 Err(error) => return Err(error),
             }
             tell(document);

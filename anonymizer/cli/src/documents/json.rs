@@ -68,11 +68,11 @@ fn values(text: &str, start: usize, end: usize, units: &mut Vec<Unit>) {
         match bytes[at] {
             b'"' => {
                 let close = close_of(bytes, at);
-                let inside = at + 1..close;
+                let range = at..close + 1;
                 let value: String = serde_json::from_str(&text[at..=close]).unwrap_or_default();
                 at = close + 1;
                 let is_name = bytes[at..end].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
-                let mut unit = Unit::single(Code::JsonString, inside, &value);
+                let mut unit = Unit::single(Code::JsonString, range, &value);
                 if is_name {
                     name = value;
                 } else {

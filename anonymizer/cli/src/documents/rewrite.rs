@@ -1,14 +1,12 @@
 //! Redacting and restoring files.
 
-use std::ops::Range;
-
 use super::Document;
 use super::columns::Rules;
-use super::unit::Unit;
+use super::unit::{Edit, Unit};
 use crate::detect::Span;
 use crate::error::{Error, Result};
 use crate::scan::Scanner;
-use crate::vault::{Redacted, Vault, placeholder};
+use crate::vault::{Vault, placeholder};
 
 /// Bytes of texts that are scanned together.
 const BATCH: usize = 64 << 10;
@@ -115,7 +113,13 @@ impl Document {
             if redacted.spans.len() == 1 && serde_json::from_str::<serde_json::Number>(unit.text()).is_ok() {
                 vault.mark_number(&redacted.text);
             }
-            edits.push(edits_of(unit.text(), &redacted));
+            edits.push(
+                redacted
+                    .edits
+                    .into_iter()
+                    .map(|(range, text)| Edit { range, text, is_number: false })
+                    .collect(),
+            );
         }
         self.root.render(&self.units, &edits, true)
     }
@@ -140,7 +144,8 @@ impl Document {
                     let restored = vault.restore(raw);
                     unknown.extend(restored.unknown);
                     if restored.replaced > 0 {
-                        edits.push((at..at + length, restored.text));
+                        let is_number = vault.number(text).is_some();
+                        edits.push(Edit { range: at..at + length, text: restored.text, is_number });
                     }
                     (byte, at) = (found.range.end, at + length);
                 }
@@ -148,30 +153,6 @@ impl Document {
             })
             .collect();
         Ok((self.root.render(&self.units, &edits, false)?, unknown))
-    }
-}
-
-/// Where a text was changed: code points, and what stands for them.
-fn edits_of(text: &str, redacted: &Redacted) -> Vec<(Range<usize>, String)> {
-    let chars: Vec<char> = text.chars().collect();
-    let mut edits = Vec::new();
-    let mut rest = redacted.text.as_str();
-    let mut at = 0;
-    for placed in &redacted.spans {
-        let end = rest.find(&placed.placeholder).unwrap_or(0);
-        copied(&chars, at..placed.span.start, &rest[..end], &mut edits);
-        edits.push((placed.span.start..placed.span.end, placed.placeholder.clone()));
-        rest = &rest[end + placed.placeholder.len()..];
-        at = placed.span.end;
-    }
-    copied(&chars, at..chars.len(), rest, &mut edits);
-    edits
-}
-
-/// Between values, only texts that look like placeholders are changed.
-fn copied(chars: &[char], range: Range<usize>, now: &str, edits: &mut Vec<(Range<usize>, String)>) {
-    if !range.is_empty() && !chars[range.clone()].iter().copied().eq(now.chars()) {
-        edits.push((range, now.to_owned()));
     }
 }
 

@@ -16,7 +16,7 @@ const BASE64_LINE: usize = 76;
 pub(super) enum Code {
     /// As it is.
     Plain,
-    /// The inside of a JSON string.
+    /// A JSON string, quotes included.
     JsonString,
     /// A JSON number; a placeholder for it is a string.
     JsonNumber,
@@ -35,6 +35,17 @@ pub(super) enum Code {
     Header,
     /// It cannot hold a placeholder, so the file is refused if something is found there.
     Fixed(&'static str),
+}
+
+/// A change of a text.
+#[derive(Clone, Debug)]
+pub(super) struct Edit {
+    /// Code points of the text.
+    pub(super) range: Range<usize>,
+    /// What stands there afterwards.
+    pub(super) text: String,
+    /// Whether it is a number again, where the form of the file has numbers.
+    pub(super) is_number: bool,
 }
 
 /// A part of a text and the bytes that it is read from.
@@ -134,29 +145,32 @@ impl Unit {
         }
     }
 
-    /// The bytes of the pieces that `edits` change. An edit replaces code points of the text, in its order.
-    fn written(&self, bytes: &[u8], edits: &[(Range<usize>, String)]) -> Vec<(Range<usize>, Vec<u8>)> {
+    /// The bytes of the pieces that `edits` change, which are in the order of the text.
+    fn written(&self, bytes: &[u8], edits: &[Edit]) -> Vec<(Range<usize>, Vec<u8>)> {
         let chars: Vec<char> = self.text.chars().collect();
         let mut written = Vec::new();
         for piece in &self.pieces {
-            let touches = |(range, _): &&(Range<usize>, String)| {
-                range.start < piece.chars.end && piece.chars.start < range.end
-            };
+            let touches =
+                |edit: &&Edit| edit.range.start < piece.chars.end && piece.chars.start < edit.range.end;
             if !edits.iter().any(|edit| touches(&edit)) {
                 continue;
             }
             let mut text = String::new();
             let mut at = piece.chars.start;
-            for (range, replacement) in edits.iter().filter(touches) {
+            let mut is_number = false;
+            for Edit { range, text: replacement, is_number: number } in edits.iter().filter(touches) {
                 text.extend(&chars[at..range.start.max(at)]);
                 // It stands where the value began; further pieces lose their part of the value.
                 if self.first_in_piece(range) >= piece.chars.start {
                     text.push_str(replacement);
                 }
                 at = range.end.min(piece.chars.end);
+                is_number |= *number;
             }
             text.extend(&chars[at..piece.chars.end]);
-            written.push((piece.range.clone(), encode(self.code, &bytes[piece.range.clone()], &text)));
+            let before = &bytes[piece.range.clone()];
+            let code = if is_number && self.code == Code::JsonString { Code::JsonNumber } else { self.code };
+            written.push((piece.range.clone(), encode(code, before, &text)));
         }
         written
     }
@@ -223,12 +237,7 @@ impl Node {
     }
 
     /// The bytes with edits, which are given per unit. `redacting`: whether the replacements that redacting needs are made.
-    pub(super) fn render(
-        &self,
-        units: &[Unit],
-        edits: &[Vec<(Range<usize>, String)>],
-        redacting: bool,
-    ) -> Result<Vec<u8>> {
+    pub(super) fn render(&self, units: &[Unit], edits: &[Vec<Edit>], redacting: bool) -> Result<Vec<u8>> {
         match self {
             Self::Text { bytes, units: own, parts, replaced } => {
                 let mut changes: Vec<(Range<usize>, Vec<u8>)> =
@@ -295,10 +304,7 @@ impl Node {
 fn encode(code: Code, before: &[u8], text: &str) -> Vec<u8> {
     match code {
         Code::Plain | Code::Fixed(_) => text.as_bytes().to_vec(),
-        Code::JsonString => {
-            let quoted = serde_json::Value::from(text).to_string();
-            quoted[1..quoted.len() - 1].as_bytes().to_vec()
-        }
+        Code::JsonString => serde_json::Value::from(text).to_string().into_bytes(),
         Code::JsonNumber => match serde_json::from_str::<serde_json::Number>(text) {
             Ok(_) => text.as_bytes().to_vec(),
             Err(_) => serde_json::Value::from(text).to_string().into_bytes(),
@@ -390,7 +396,8 @@ mod tests {
         unit.push(12..14, "na");
         unit.push(18..22, " met");
         let node = Node::text(bytes, 0..1);
-        let edits = vec![vec![(0..4, "[GIVEN_NAME_1]".to_owned())]];
+        let edit = Edit { range: 0..4, text: "[GIVEN_NAME_1]".to_owned(), is_number: false };
+        let edits = vec![vec![edit]];
         let out = node.render(&[unit], &edits, true).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "<b>[GIVEN_NAME_1]</b><i></i> met");
     }

@@ -126,6 +126,7 @@ impl Shared {
         let named = choices.session.as_deref().or((!dry).then_some(session.as_str()));
         let conversation = self.conversations.of(named, None)?;
         let mut state = lock(&conversation);
+        state.vault.follow(&self.vault_rules);
         let redacted = if dry {
             // On a copy, to leave no trace.
             state.vault.clone().redact_sparing(&text, &spans, &choices.drop)?

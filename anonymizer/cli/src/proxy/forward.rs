@@ -174,6 +174,7 @@ async fn scrub(
     let previous = request.get("previous_response_id").and_then(Value::as_str);
     let conversation = shared.conversations.of(choices.session.as_deref(), previous)?;
     let mut state = lock(&conversation);
+    state.vault.follow(&shared.vault_rules);
     // Twice: a value found in a later text is then also replaced in the earlier ones.
     redact(&mut state.vault, &fields, &spans, &choices, &mut Entry::new(""))?;
     let texts = redact(&mut state.vault, &fields, &spans, &choices, entry)?;

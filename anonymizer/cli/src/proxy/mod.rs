@@ -50,6 +50,7 @@ use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::vault::VaultRules;
 use protocol::Api;
 use scan_thread::ScanThread;
 
@@ -70,6 +71,8 @@ pub struct ProxyOptions {
     pub audit: Option<PathBuf>,
     /// Whether pictures, sound and files are sent as they are.
     pub allow_attachments: bool,
+    /// What vaults do with values.
+    pub vault_rules: VaultRules,
     /// Whether a request with placeholders asks the model to keep them as they are.
     pub hint: bool,
 }
@@ -86,6 +89,7 @@ struct Shared {
     room: tokio::sync::Semaphore,
     allow_attachments: bool,
     hint: bool,
+    vault_rules: VaultRules,
 }
 
 /// Serves until `shutdown` is ready.
@@ -117,6 +121,7 @@ pub async fn run(
         room: tokio::sync::Semaphore::new(MAX_REQUESTS),
         allow_attachments: options.allow_attachments,
         hint: options.hint,
+        vault_rules: options.vault_rules,
     });
     axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown).await.map_err(failed)
 }

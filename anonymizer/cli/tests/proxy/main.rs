@@ -1,5 +1,6 @@
 //! The proxy over real sockets.
 
+mod browser;
 mod forwarding;
 #[path = "../support/mod.rs"]
 mod support;

@@ -256,6 +256,7 @@ impl Running {
             audit: Some(directory.path().join("audit.jsonl")),
             allow_attachments: false,
             hint: false,
+            vault_rules: Default::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

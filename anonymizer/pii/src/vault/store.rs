@@ -4,11 +4,11 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `SOTTOVLT` |
-//! | 1 | version, 1 |
+//! | 1 | version, 2; version 1 is read, too |
 //! | 1 | 0 key file, 1 passphrase |
 //! | 16 | salt of the passphrase (random also with a key file) |
 //! | 24 | nonce |
-//! | rest | ciphertext of a JSON array `[label, number, value]`, and tag; all bytes before are authenticated |
+//! | rest | ciphertext of a JSON array of `[label, number, value, whether it was a JSON number]` (version 1: without the last), and tag; all bytes before are authenticated |
 
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::detect::{Entity, Label};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"SOTTOVLT";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
@@ -132,10 +132,13 @@ impl Vault {
     /// # Errors
     /// If the disk or the system's randomness fail.
     pub fn save(&self, path: &Path, key: &VaultKey) -> Result<()> {
-        let rows: Vec<(&str, u32, &str)> = self
+        let rows: Vec<(&str, u32, &str, bool)> = self
             .entries
             .iter()
-            .map(|(label, number, value)| (label.as_str(), *number, value.as_str()))
+            .enumerate()
+            .map(|(index, (label, number, value))| {
+                (label.as_str(), *number, value.as_str(), self.numbers.contains(&index))
+            })
             .collect();
         let plain =
             Zeroizing::new(serde_json::to_vec(&rows).map_err(|error| refused(path, error.to_string()))?);
@@ -170,8 +173,9 @@ impl Vault {
             return Err(refused(path, "not a saved vault"));
         }
         let (header, sealed) = file.split_at(HEADER_BYTES);
-        if header[8] != VERSION {
-            return Err(refused(path, format!("version {}; this program reads {VERSION}", header[8])));
+        let version = header[8];
+        if !(1..=VERSION).contains(&version) {
+            return Err(refused(path, format!("version {version}; this program reads 1 to {VERSION}")));
         }
         if header[9] != key.kind() {
             return Err(refused(path, "it was saved with the other kind of key (key file or passphrase)"));
@@ -180,15 +184,23 @@ impl Vault {
         let nonce = XNonce::try_from(nonce).map_err(|_| refused(path, "nonce"))?;
         let opened = key.cipher(salt, path)?.decrypt(&nonce, Payload { msg: sealed, aad: header });
         let plain = Zeroizing::new(opened.map_err(|_| refused(path, "wrong key, or the file was changed"))?);
-        let rows: Vec<(String, u32, String)> = serde_json::from_slice(&plain)
-            .map_err(|_| refused(path, "its contents are not those of a vault"))?;
+        let wrong = |_| refused(path, "its contents are not those of a vault");
+        let rows: Vec<(String, u32, String, bool)> = if version == 1 {
+            let rows: Vec<(String, u32, String)> = serde_json::from_slice(&plain).map_err(wrong)?;
+            rows.into_iter().map(|(label, number, value)| (label, number, value, false)).collect()
+        } else {
+            serde_json::from_slice(&plain).map_err(wrong)?
+        };
         let mut vault = Self::new();
-        for (label, number, value) in rows {
+        for (label, number, value, is_number) in rows {
             let value = Zeroizing::new(value);
             if vault.lookup(&label, number).is_some() || number == 0 {
                 return Err(refused(path, "a placeholder occurs twice or has no number"));
             }
             let label = Entity::from_label(&label).map_or_else(|| Label::new(label), Label::from);
+            if is_number {
+                vault.numbers.insert(vault.entries.len());
+            }
             vault.insert(label, number, &value)?;
         }
         Ok(vault)

@@ -63,6 +63,7 @@ async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<BTreeMap<&'sta
         audit: None,
         allow_attachments: false,
         hint: false,
+        vault_rules: Default::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async {
