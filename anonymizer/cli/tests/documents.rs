@@ -1,10 +1,10 @@
 //! Files with a form: what is redacted in them, what stays as it is, and that they come back. Recognizers and the model in
 //! clear find what is personal; that they do is the matter of other tests.
 
-#[path = "files_support/mod.rs"]
-mod files_support;
+#[path = "documents_support/mod.rs"]
+mod documents_support;
 
-use files_support::{Folder, python_reads, stderr};
+use documents_support::{Folder, python_reads, stderr};
 
 const KEYS: [&str; 4] = ["--vault", "v", "--key-file", "k"];
 
@@ -216,7 +216,7 @@ fn workbooks_open_after_redacting_and_come_back() {
     let made = python_reads(
         &folder,
         "import openpyxl\nfrom openpyxl.comments import Comment\nw = openpyxl.Workbook()\ns = w.active\ns.append(['mail', 'card', 'count', 'sum'])\n\
-         s.append(['ann@example.org', 4111111111111111, 3, '=C2*2'])\ns.append(['bob@example.org', 5500000000000004, 4, '=C3*2'])\n\
+         s.append(['ann@example.org', 4111111111111111, 3, '=C2*2&\"ann@example.org\"'])\ns.append(['bob@example.org', 5500000000000004, 4, '=C3*2'])\n\
          s['C2'].comment = Comment('ask ann@example.org', 'ann@example.org')\nw.save('a.xlsx')\n",
         b"",
         "openpyxl",
@@ -227,7 +227,7 @@ fn workbooks_open_after_redacting_and_come_back() {
     let output = folder.redact(&[&KEYS[..], &["--out", "out", "a.xlsx"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     let check = "import openpyxl\ns = openpyxl.load_workbook('out/a.xlsx').active\nr = [[c.value for c in r] for r in s.rows]\n\
-         assert r[1] == ['[EMAIL_1]', '[CREDIT_CARD_NUMBER_1]', 3, '=C2*2'], r\n\
+         assert r[1] == ['[EMAIL_1]', '[CREDIT_CARD_NUMBER_1]', 3, '=C2*2&\"[EMAIL_1]\"'], r\n\
          assert r[2] == ['[EMAIL_2]', '[CREDIT_CARD_NUMBER_2]', 4, '=C3*2'], r\n\
          assert s['C2'].comment.text == 'ask [EMAIL_1]', s['C2'].comment\n";
     python_reads(&folder, check, b"", "openpyxl");
@@ -248,7 +248,10 @@ fn a_detector_that_cannot_be_reached_has_its_exit_code() {
     folder.write("a.txt", "Anna");
     // A port that was free a moment ago.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    folder.write("server", &format!("sotto://{address}/?pin={}", "00".repeat(32)));
+    folder.write(
+        "server",
+        &format!("sotto://{address}/?pin={}&credential={}", "00".repeat(32), "ab".repeat(32)),
+    );
     let output = folder.run(&["redact", "--server", "@server", "--quiet", "a.txt"]);
     assert!(output.stdout.is_empty());
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));

@@ -242,9 +242,13 @@ pub struct EvalArgs {
 /// Arguments of `anonymize verify`.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Values to plant, the types in turn
+    /// English values to plant, the types in turn
     #[arg(long, env = "SOTTO_VERIFY_VALUES", value_name = "N", default_value_t = 210)]
     pub values: usize,
+
+    /// Languages to plant values in, such as `en,de,ru`; all that are known without it
+    #[arg(long, env = "SOTTO_VERIFY_LANGUAGES", value_name = "LANGUAGE", value_delimiter = ',')]
+    pub languages: Vec<String>,
 
     /// Seed of the values
     #[arg(long, env = "SOTTO_VERIFY_SEED", value_name = "N", default_value_t = 1)]

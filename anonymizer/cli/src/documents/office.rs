@@ -25,9 +25,6 @@ const SHOWN: usize = 80;
 const RUNS: &[&str] = &["t", "delText", "instrText"];
 /// Elements whose text stands alone.
 const ALONE: &[&str] = &[
-    "f",
-    "formula1",
-    "formula2",
     "oddHeader",
     "oddFooter",
     "evenHeader",
@@ -47,6 +44,8 @@ const ALONE: &[&str] = &[
     "Manager",
     "lpwstr",
 ];
+/// Elements with a formula, whose strings are texts.
+const FORMULAS: [&str; 3] = ["f", "formula1", "formula2"];
 /// Attributes with text: of which element (any if empty), and their names.
 const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("", &["author", "initials", "userid", "displayname"]),
@@ -301,10 +300,13 @@ fn sheet(reader: &mut Reader<'_>, content: &str, items: &[Item], strings: &[usiz
                 match (&mut cell, element) {
                     (Some(cell), "t") => cell.text.push(range.clone(), &text),
                     (Some(cell), "v") => cell.value = Some((range.clone(), text.into_owned())),
-                    (own, element) if ALONE.contains(&element) => {
+                    (own, element) if FORMULAS.contains(&element) => {
                         if let Some(cell) = own {
                             cell.is_computed = true;
                         }
+                        strings_of_formula(reader, content, range.clone());
+                    }
+                    (_, element) if ALONE.contains(&element) => {
                         reader.units.push(Unit::single(Code::Markup, range.clone(), &text));
                     }
                     _ => {}
@@ -327,6 +329,22 @@ fn sheet(reader: &mut Reader<'_>, content: &str, items: &[Item], strings: &[usiz
         }
     }
     reader.tables.push(Table { rows });
+}
+
+/// Adds the strings of a formula: `"` ends one, and a second `"` is part of it.
+fn strings_of_formula(reader: &mut Reader<'_>, content: &str, range: Range<usize>) {
+    // In XML, a quote in text may also be written as an entity.
+    let quote = if content[range.clone()].contains("&quot;") { "&quot;" } else { "\"" };
+    let mut at = range.start;
+    while let Some(open) = content[at..range.end].find(quote) {
+        let start = at + open + quote.len();
+        let Some(length) = content[start..range.end].find(quote) else { return };
+        if length > 0 {
+            let text = unescaped(&content[start..start + length]).into_owned();
+            reader.units.push(Unit::single(Code::Markup, start..start + length, &text));
+        }
+        at = start + length + quote.len();
+    }
 }
 
 /// A cell while it is read.

@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const types = { PRIVATE: { kind: "secret", name: "private" }, .../*TYPES*/{} };
 const kindOf = (label) => (types[label] || {}).kind || "";
 const nameOf = (label) => (types[label] || {}).name || label.toLowerCase().replaceAll("_", " ");
-const sources = { model: "language model", context: "the words around it", person: "added by you", repeated: "found elsewhere in the text" };
+const sources = { model: "language model", context: "the words around it", person: "added by you", repeated: "found elsewhere in the text", deny: "your list" };
 const sourceOf = (source) => sources[source] || "its form (" + source + ")";
 const session = "page-" + crypto.getRandomValues(new Uint32Array(2)).join("-");
 const key = (/[#&]key=([^&]+)/.exec(location.hash) || [])[1] || sessionStorage.getItem("key") || "";
