@@ -1,6 +1,6 @@
 //! A folder with files, and the program run in it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -56,24 +56,10 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs a script that has to succeed, in the folder. Without Python or the `module`, nothing is run, which is told.
-pub(crate) fn python_reads(folder: &Folder, script: &str, input: &[u8], module: &str) -> bool {
-    let has =
-        Command::new("python3").args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
-    if !has.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: python3 with the module {module} is not installed");
-        return false;
-    }
-    let mut child = Command::new("python3")
-        .args(["-c", script])
-        .current_dir(folder.path(""))
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A script that reads nothing closes its input.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    true
-}
+/// A mail with encoded words, charsets, both transfer encodings, and an attachment that cannot be read.
+pub(crate) const MAIL: &str = "From: =?iso-8859-1?Q?Andr=E9?= <andre@example.org>\r\nTo: ann@example.org\r\nSubject: Call +44 7700 900923\r\n\
+        MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"x\"\r\n\r\n--x\r\n\
+        Content-Type: text/plain; charset=\"iso-8859-1\"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+        Gr=FC=DFe an ann=40example.org\r\n--x\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+        PHA+YW5uQGV4YW1wbGUub3JnPC9wPg==\r\n--x\r\nContent-Type: image/png; name=\"a.png\"\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+        iVBORw0KGgo=\r\n--x--\r\n";
