@@ -164,6 +164,21 @@ fn an_interrupted_run_is_resumed_with_the_same_vault() {
 }
 
 #[test]
+fn files_that_are_no_keys_are_called_so() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("k"), [0xff, 0x00]).unwrap();
+    folder.write("v", "x");
+    folder.write("short", "abc");
+    let errors =
+        |arguments: &[&str]| stderr(&folder.run(&[&["restore", "--vault", "v"], arguments].concat()));
+    for key in ["k", "short"] {
+        let errors = errors(&["--key-file", key]);
+        assert!(errors.contains("no key file: one holds 64 hexadecimal digits"), "{errors}");
+    }
+    assert!(errors(&["--passphrase-file", "k"]).contains("not UTF-8 text"));
+}
+
+#[test]
 fn a_detector_that_cannot_be_reached_has_its_exit_code() {
     let folder = Folder::new();
     folder.write("a.txt", "Anna");

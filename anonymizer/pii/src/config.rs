@@ -116,7 +116,13 @@ impl Config {
                 got: meta.len().to_string(),
             });
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(|error| Error::io("reading", path, error))?)
+        let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, error))?;
+        let text = String::from_utf8(bytes).map_err(|error| Error::Config {
+            field: path.display().to_string(),
+            expected: "TOML, which is UTF-8 text".to_owned(),
+            got: format!("another byte at {}", error.utf8_error().valid_up_to()),
+        })?;
+        Self::parse(&text)
     }
 
     fn check(&self) -> Result<()> {

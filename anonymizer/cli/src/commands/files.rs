@@ -228,9 +228,10 @@ pub(super) fn vault_key(args: &VaultArgs) -> Result<VaultKey> {
     match (&args.key_file, &args.passphrase_file) {
         (Some(path), _) => Ok(VaultKey::from_file(path)?),
         (None, Some(path)) => {
-            let text = Zeroizing::new(
-                std::fs::read_to_string(path).map_err(|error| Error::io("reading", path, error))?,
-            );
+            let text = Zeroizing::new(decode(
+                &place(Some(path)),
+                std::fs::read(path).map_err(|error| Error::io("reading", path, error))?,
+            )?);
             let words = text.lines().next().unwrap_or_default().trim();
             if words.is_empty() {
                 return Err(Error::Usage(format!("{}: the first line is empty", path.display())));

@@ -6,6 +6,7 @@ mod explain;
 mod files;
 mod jsonl;
 mod mcp;
+mod progress;
 mod proxy;
 mod redact;
 mod restore;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use sotto::output;
-use sotto::progress::Bars;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ fn scanner_without(args: &DetectionArgs, rule: Option<&str>) -> Result<Scanner> 
     let rules = Arc::new(Rules::new(&config)?);
     let mut options = config.detect_options();
     options.disabled_rules.extend(rule.map(str::to_owned));
-    let model = ModelDetector::open(&model_options(args)?, options, &Bars::new(args.quiet))?;
+    let model = ModelDetector::open(&model_options(args)?, options, &*progress::progress(args.quiet))?;
     Ok(Scanner::new(rules, Box::new(model)))
 }
 

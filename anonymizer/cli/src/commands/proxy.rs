@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use sotto::progress::Bars;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use super::args::{DetectionArgs, ProxyArgs};
+use super::progress::progress;
 use super::secrets::secret;
 use super::{config, model_options, vault_rules, write_out};
 use crate::detect::DetectOptions;
@@ -59,7 +59,7 @@ pub(super) fn scan_thread(args: &DetectionArgs) -> Result<ScanThread> {
     ScanThread::start(rules, move || {
         // A number in a field of its own is no less personal for that.
         let detect = DetectOptions { alone: true, ..config.detect_options() };
-        let detector = ModelDetector::open(&model, detect, &Bars::new(quiet))?;
+        let detector = ModelDetector::open(&model, detect, &*progress(quiet))?;
         Ok(Scanner::new(own, Box::new(detector)))
     })
 }

@@ -48,12 +48,13 @@ impl VaultKey {
     /// # Errors
     /// If the file cannot be read or written, or does not hold 64 hexadecimal digits.
     pub fn from_file(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
+        match std::fs::read(path) {
             Ok(text) => {
-                let bytes = Zeroizing::new(hex::decode(Zeroizing::new(text).trim()).unwrap_or_default());
+                let text = Zeroizing::new(text);
+                let bytes = Zeroizing::new(hex::decode(text.trim_ascii()).unwrap_or_default());
                 let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map_err(|_| Error::Vault {
                     path: path.display().to_string(),
-                    reason: format!("a key file holds {} hexadecimal digits", 2 * KEY_BYTES),
+                    reason: format!("no key file: one holds {} hexadecimal digits", 2 * KEY_BYTES),
                 })?;
                 Ok(Self::Key(Zeroizing::new(key)))
             }
