@@ -125,7 +125,11 @@ impl Config {
         Self::parse(&text)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// If a value is out of its range; the message names the field.
+    pub fn check(&self) -> Result<()> {
         let refused = |field: String, expected: &str, got: String| {
             Err(Error::Config { field, expected: expected.to_owned(), got })
         };

@@ -282,6 +282,10 @@ pub struct ProxyArgs {
     #[arg(long, env = "SOTTO_PROXY_KEY", value_name = "@FILE", hide_env_values = true)]
     pub key: Option<String>,
 
+    /// Further keys, with what their holders may do (TOML)
+    #[arg(long, env = "SOTTO_PROXY_KEYS", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+
     /// Append types, counts and times of every request to this file, never values
     #[arg(long, env = "SOTTO_PROXY_AUDIT", value_name = "FILE")]
     pub audit: Option<PathBuf>,

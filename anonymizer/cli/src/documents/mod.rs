@@ -200,3 +200,6 @@ impl Reader<'_> {
         Error::input(self.place, reason)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod forwarding;
+mod keys;
 #[path = "../support/mod.rs"]
 mod support;
 mod web_page;

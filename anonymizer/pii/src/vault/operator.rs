@@ -48,7 +48,8 @@ impl Operators {
         }
     }
 
-    pub(super) fn of(&self, label: &Label) -> Operator {
+    /// What becomes of values of a type.
+    pub fn of(&self, label: &Label) -> Operator {
         self.by_label.get(label).copied().unwrap_or_default()
     }
 

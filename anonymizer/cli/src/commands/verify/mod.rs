@@ -87,6 +87,7 @@ async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<Rows> {
         upstream,
         upstream_key: None,
         key: key.clone(),
+        keys: Vec::new(),
         audit: None,
         allow_attachments: false,
         hint: false,
