@@ -123,7 +123,7 @@ fn what_is_not_read_is_named_and_nothing_is_lost() {
     folder.write("in/bad.json", "{\"a\": Anna}");
     folder.write("in/bad.csv", "a,b\n\"x,1\n");
     folder.write("in/bad.docx", "PK\u{3}\u{4}no");
-    folder.write("in/d.zip", "PK\u{3}\u{4}no");
+    folder.write("in/d.zip", "PK\u{3}\u{4}\u{0}no");
     std::os::unix::fs::symlink("a.txt", folder.path("in/link.txt")).unwrap();
     let output = folder.redact(&["--out", "out", "--exclude", "skip", "in"]);
     assert_eq!(output.status.code(), Some(1));

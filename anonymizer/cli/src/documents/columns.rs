@@ -22,6 +22,13 @@ pub(crate) struct Table {
     pub(super) rows: Vec<Vec<Option<usize>>>,
 }
 
+/// How many cells hold a text, and how many of them stay as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Uses {
+    pub(super) all: usize,
+    pub(super) kept: usize,
+}
+
 /// What a person says about a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -86,11 +93,15 @@ impl Table {
     /// Scans the cells. The spans of each are added to `spans`, by unit.
     pub(super) fn scan(
         &self,
-        units: &mut [Unit],
+        units: &[Unit],
         rules: &Rules,
         scanner: &mut Scanner,
         spans: &mut [Vec<Span>],
+        uses: &mut [Uses],
     ) -> Result<()> {
+        for index in self.rows.iter().flatten().flatten() {
+            uses[*index].all += 1;
+        }
         let heads: Vec<String> = self.heads(units).into_iter().map(str::to_owned).collect();
         let width = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let head = |column: usize| heads.get(column).map_or("", String::as_str);
@@ -119,8 +130,7 @@ impl Table {
             match rule {
                 Some(Rule::Keep) => {
                     for index in cells {
-                        units[index].keep = true;
-                        spans[index].clear();
+                        uses[index].kept += 1;
                     }
                 }
                 Some(Rule::Is(label)) => {

@@ -91,7 +91,7 @@ const REFUSED: &[(&[u8], &str)] = &[
     (b"\x28\xb5\x2f\xfd", "compressed (zstd); unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
-    (b"%PDF", "a PDF; convert it to text first (pdftotext)"),
+    (b"%PDF-", "a PDF; convert it to text first (pdftotext)"),
     (b"\xd0\xcf\x11\xe0", "a file of an old Office program; save it as DOCX or XLSX first"),
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
@@ -167,7 +167,9 @@ impl Reader<'_> {
             return Err(self.wrong(format!("nested more than {MAX_DEPTH} parts deep")));
         }
         if !format.is_binary()
-            && let Some((_, what)) = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic))
+            && let Some((magic, what)) = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic))
+            // Text may begin so, too.
+            && (*magic == b"%PDF-" || bytes.contains(&0) || std::str::from_utf8(&bytes).is_err())
         {
             return Err(self.wrong(format!("not read: {what}")));
         }

@@ -1,7 +1,7 @@
 //! Redacting and restoring files.
 
 use super::Document;
-use super::columns::Rules;
+use super::columns::{Rules, Uses};
 use super::unit::{Edit, Unit};
 use crate::detect::Span;
 use crate::error::{Error, Result};
@@ -23,8 +23,16 @@ impl Document {
         let mut found: Vec<Found> =
             documents.iter().map(|document| vec![Vec::new(); document.units.len()]).collect();
         for (document, found) in documents.iter_mut().zip(&mut found) {
+            // Cells of a workbook may share a text: it stays only if it does in all of them.
+            let mut uses = vec![Uses::default(); document.units.len()];
             for table in &document.tables {
-                table.scan(&mut document.units, rules, scanner, found)?;
+                table.scan(&document.units, rules, scanner, found, &mut uses)?;
+            }
+            for ((unit, spans), uses) in document.units.iter_mut().zip(found).zip(uses) {
+                if uses.kept > 0 && uses.kept == uses.all {
+                    unit.keep = true;
+                    spans.clear();
+                }
             }
         }
         let mut batch: Vec<(usize, usize)> = Vec::new();
@@ -136,6 +144,7 @@ impl Document {
             .map(|unit| {
                 let text = unit.text();
                 let mut edits = Vec::new();
+                let is_number = vault.number(text).is_some();
                 let (mut byte, mut at) = (0, 0);
                 for found in placeholder::find_all(text) {
                     at += text[byte..found.range.start].chars().count();
@@ -144,7 +153,6 @@ impl Document {
                     let restored = vault.restore(raw);
                     unknown.extend(restored.unknown);
                     if restored.replaced > 0 {
-                        let is_number = vault.number(text).is_some();
                         edits.push(Edit { range: at..at + length, text: restored.text, is_number });
                     }
                     (byte, at) = (found.range.end, at + length);
@@ -164,7 +172,8 @@ fn split_at_glue(unit: &Unit, spans: Vec<Span>) -> Vec<Span> {
     let mut split = Vec::with_capacity(spans.len());
     for span in spans {
         let mut start = span.start;
-        for glue in unit.glue().iter().filter(|glue| glue.start < span.end && span.start < glue.end) {
+        let first = unit.glue().partition_point(|glue| glue.end <= span.start);
+        for glue in unit.glue()[first..].iter().take_while(|glue| glue.start < span.end) {
             if start < glue.start {
                 split.push(Span { start, end: glue.start, ..span.clone() });
             }

@@ -137,6 +137,31 @@ fn names_of_worksheets_with_personal_data_are_refused() {
 }
 
 #[test]
+fn a_text_of_several_cells_stays_only_if_it_does_in_all() {
+    let sheet = "<worksheet><sheetData><row><c t='s'><v>0</v></c><c t='s'><v>1</v></c></row>\
+        <row><c t='s'><v>2</v></c><c t='s'><v>3</v></c></row><row><c t='s'><v>3</v></c><c t='s'><v>3</v></c></row></sheetData></worksheet>";
+    let strings = format!(
+        "<sst><si><t>id</t></si><si><t>mail</t></si><si><t>bob@example.org</t></si><si><t>{PLANTED}</t></si></sst>"
+    );
+    let members = [
+        ("xl/workbook.xml", &b"<workbook/>"[..]),
+        ("xl/sharedStrings.xml", strings.as_bytes()),
+        ("xl/worksheets/sheet1.xml", sheet.as_bytes()),
+    ];
+    let mut document = Document::read(Format::Xlsx, "test", zipped(&members)).unwrap();
+    let columns = Columns::parse("id=keep").unwrap();
+    let found = Document::scan(std::slice::from_mut(&mut document), &mut scanner(), &columns).unwrap();
+    let redacted = document.redact(&found[0], &mut Vault::new()).unwrap();
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(redacted)).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut zip.by_name("xl/sharedStrings.xml").unwrap(), &mut text).unwrap();
+    assert!(
+        text.contains("bob@example.org") && text.contains("<t>[EMAIL_1]</t>") && !text.contains(PLANTED),
+        "{text}"
+    );
+}
+
+#[test]
 fn parts_of_office_files_without_xml_are_named() {
     let members = [("word/document.xml", &b"<d/>"[..]), ("word/media/image1.png", &b"\x89PNG"[..])];
     let document = Document::read(Format::Docx, "test", zipped(&members)).unwrap();

@@ -150,15 +150,15 @@ impl Unit {
         let chars: Vec<char> = self.text.chars().collect();
         let mut written = Vec::new();
         for piece in &self.pieces {
-            let touches =
-                |edit: &&Edit| edit.range.start < piece.chars.end && piece.chars.start < edit.range.end;
-            if !edits.iter().any(|edit| touches(&edit)) {
+            let first = edits.partition_point(|edit| edit.range.end <= piece.chars.start);
+            let last = edits.partition_point(|edit| edit.range.start < piece.chars.end);
+            if first >= last {
                 continue;
             }
             let mut text = String::new();
             let mut at = piece.chars.start;
             let mut is_number = false;
-            for Edit { range, text: replacement, is_number: number } in edits.iter().filter(touches) {
+            for Edit { range, text: replacement, is_number: number } in &edits[first..last] {
                 text.extend(&chars[at..range.start.max(at)]);
                 // It stands where the value began; further pieces lose their part of the value.
                 if self.first_in_piece(range) >= piece.chars.start {
@@ -177,10 +177,13 @@ impl Unit {
 
     /// The first code point of a range that lies in a piece.
     fn first_in_piece(&self, range: &Range<usize>) -> usize {
-        let in_glue = |at: usize| self.glue.iter().find(|glue| glue.contains(&at)).map(|glue| glue.end);
+        let first = self.glue.partition_point(|glue| glue.end <= range.start);
         let mut at = range.start;
-        while let Some(end) = in_glue(at) {
-            at = end;
+        for glue in self.glue[first..].iter().take_while(|glue| glue.start <= range.end) {
+            if !glue.contains(&at) {
+                break;
+            }
+            at = glue.end;
         }
         at
     }
