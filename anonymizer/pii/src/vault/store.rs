@@ -207,3 +207,33 @@ impl Vault {
         Ok(vault)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_version_1_are_read_and_later_ones_are_not() {
+        let key = VaultKey::Key(Zeroizing::new([7; KEY_BYTES]));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = |version: u8, rows: &[u8]| {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend([version, key.kind()]);
+            bytes.extend([0; SALT_BYTES + NONCE_BYTES]);
+            let (salt, nonce) = bytes[10..].split_at(SALT_BYTES);
+            let nonce = XNonce::try_from(nonce).unwrap();
+            let payload = Payload { msg: rows, aad: &bytes };
+            let sealed = key.cipher(salt, file.path()).unwrap().encrypt(&nonce, payload).unwrap();
+            bytes.extend(sealed);
+            std::fs::write(file.path(), bytes).unwrap();
+            Vault::open(file.path(), &key)
+        };
+        let old = open(1, br#"[["CITY", 1, "Rome"]]"#).unwrap();
+        assert_eq!(old.restore("[CITY_1]").text, "Rome");
+        assert!(open(2, br#"[["CITY", 1, "Rome"]]"#).is_err());
+        let new = open(2, br#"[["PHONE_NUMBER", 1, "5550123", true]]"#).unwrap();
+        assert!(new.number("[PHONE_NUMBER_1]").is_some());
+        let error = open(3, b"[]").err().unwrap().to_string();
+        assert!(error.contains("this program reads 1 to 2"), "{error}");
+    }
+}
