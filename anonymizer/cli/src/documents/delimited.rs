@@ -41,6 +41,11 @@ fn delimiter_of(bytes: &[u8]) -> u8 {
     // Of equally many fields per line, the delimiter that gives more.
     let fields = |delimiter: u8| {
         let records = records(sample, 0, delimiter).unwrap_or_default();
+        // A quote inside a cell without quotes: it belongs to a cell that another delimiter ends.
+        let is_cut = |cell: &Range<usize>| sample[cell.clone()].contains(&b'"') && sample[cell.start] != b'"';
+        if records.iter().take(20).flatten().any(is_cut) {
+            return 0;
+        }
         let widths: Vec<usize> = records.iter().take(20).map(Vec::len).collect();
         let first = widths.first().copied().unwrap_or(1);
         let same = widths.iter().filter(|width| **width == first).count();

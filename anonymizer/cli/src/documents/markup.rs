@@ -77,7 +77,9 @@ pub(super) fn read(reader: &mut Reader<'_>, bytes: Vec<u8>) -> Result<Node> {
                 at += length;
             }
         } else {
-            let length = text[at + 1..].find('<').map_or(rest.len(), |next| next + 1);
+            // A `<` that begins no tag is text.
+            let first = rest.chars().next().map_or(1, char::len_utf8);
+            let length = rest[first..].find('<').map_or(rest.len(), |next| first + next);
             body.push(at..at + length, &unescaped(&rest[..length]));
             at += length;
         }

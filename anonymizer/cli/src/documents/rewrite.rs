@@ -111,7 +111,13 @@ impl Document {
                 edits.push(Vec::new());
                 continue;
             }
-            let redacted = vault.redact(unit.text(), spans)?;
+            let mut redacted = vault.redact(unit.text(), spans)?;
+            if unit.is_number()
+                && let Some(placed) = redacted.spans.first()
+            {
+                let whole = Span { start: 0, end: unit.text().chars().count(), ..placed.span.clone() };
+                redacted = vault.redact(unit.text(), &[whole])?;
+            }
             if let (Some(what), false) = (unit.fixed(), redacted.spans.is_empty()) {
                 return Err(Error::input(
                     &self.place,

@@ -1,7 +1,7 @@
 //! Laws of every format: what is redacted comes back, planted values do not stay, and no input breaks the readers.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,8 +14,10 @@ use crate::vault::Vault;
 
 const PLANTED: &str = "rosamund.t@posthorn.example";
 
+/// Its patterns are compiled once.
 fn scanner() -> Scanner {
-    Scanner::new(Arc::new(Rules::new(&Config::default()).unwrap()), Box::new(RecognizersOnly))
+    static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::new(&Config::default()).unwrap()));
+    Scanner::new(Arc::clone(&RULES), Box::new(RecognizersOnly))
 }
 
 /// The redacted bytes, and the vault.
@@ -59,7 +61,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn json_comes_back(value in json_value(), pretty in any::<bool>()) {

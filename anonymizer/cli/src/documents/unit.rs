@@ -132,6 +132,11 @@ impl Unit {
         !self.text.contains(char::is_alphanumeric)
     }
 
+    /// Whether it is a number in its file, which is redacted as a whole or not at all.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.code, Code::JsonNumber | Code::SheetNumber)
+    }
+
     /// Where pieces are separated, in code points.
     pub(super) fn glue(&self) -> &[Range<usize>] {
         &self.glue
@@ -313,7 +318,11 @@ fn encode(code: Code, before: &[u8], text: &str) -> Vec<u8> {
             Err(_) => serde_json::Value::from(text).to_string().into_bytes(),
         },
         Code::Cell { delimiter } => {
-            let needs = text.bytes().any(|byte| byte == delimiter || matches!(byte, b'"' | b'\n' | b'\r'));
+            // A quote inside a cell without quotes stays as it was.
+            let had_quote = before.contains(&b'"') && !before.starts_with(b"\"");
+            let special = |byte: u8| byte == delimiter || matches!(byte, b'\n' | b'\r');
+            let needs =
+                text.bytes().any(special) || text.starts_with('"') || (text.contains('"') && !had_quote);
             match needs || before.starts_with(b"\"") {
                 true => format!("\"{}\"", text.replace('"', "\"\"")).into_bytes(),
                 false => text.as_bytes().to_vec(),
