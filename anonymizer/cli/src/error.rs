@@ -49,8 +49,14 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Pii(Pii::Config { .. }) => 2,
             Self::Pii(Pii::Untrusted | Pii::Unavailable | Pii::Detect(_)) => 3,
+            Self::Pii(Pii::Detector(error)) => error.downcast_ref::<Self>().map_or(3, Self::exit_code),
             Self::Leak(_) => 4,
-            Self::Runtime(error @ sotto_protocol::Error::OutputClosed) => sotto::exit::exit_code(error),
+            Self::Runtime(error) => match sotto::exit::exit_code(error) {
+                // Unreachable, refused, another model or wrong weights, no slots: nothing was detected.
+                3 | 4 | 5 | 10 => 3,
+                code @ (2 | 130 | 141) => code,
+                _ => 1,
+            },
             _ => 1,
         }
     }

@@ -4,6 +4,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`commands`] | the command line |
+//! | [`documents`] | files with a form: tables, mails, documents |
 //! | [`model`] | the token classifier on one of its backends: encrypted, int8 or f32 |
 //! | [`proxy`] | detection and restoring between a program and a chat API |
 //!
@@ -32,6 +33,7 @@
 #![warn(missing_docs)]
 
 pub mod commands;
+pub mod documents;
 pub mod error;
 pub mod model;
 pub mod proxy;

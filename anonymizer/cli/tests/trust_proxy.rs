@@ -232,7 +232,18 @@ fn trust_verify_counts_what_the_provider_saw() {
     let mut command =
         sotto_testing::environment::isolated(std::process::Command::new(env!("CARGO_BIN_EXE_anonymize")));
     let output = command
-        .args(["verify", "--backend", "dense", "--quiet", "--values", "42", "--json", "--config"])
+        .args([
+            "verify",
+            "--backend",
+            "dense",
+            "--quiet",
+            "--values",
+            "42",
+            "--languages",
+            "en,de",
+            "--json",
+            "--config",
+        ])
         .arg(&config)
         .output()
         .unwrap();
@@ -243,6 +254,10 @@ fn trust_verify_counts_what_the_provider_saw() {
         (
             "leaks are counted".to_owned(),
             planted > 0 && leaked == planted && report_json["all"]["leaked"].as_u64().unwrap() >= planted,
+        ),
+        (
+            "leaks are counted by language".to_owned(),
+            report_json["languages"]["de"]["planted"] == 12 && report_json["languages"]["de"]["leaked"] != 0,
         ),
         ("exit code 4".to_owned(), output.status.code() == Some(4)),
     ];

@@ -4,6 +4,7 @@
 //! threshold = 0.4                  # of the model; lower finds more and flags more
 //! countries = ["US", "GB", "DE"]   # national forms of phone numbers
 //! secrets = true
+//! hash_key_file = "hash.key"       # for the operator hash; without it, hashes are those of one run
 //! allow = ["Berlin"]               # never redacted
 //!
 //! [types]                          # switches; all but ORGANIZATION and DATE are on by default
@@ -11,6 +12,10 @@
 //!
 //! [thresholds]                     # per type, for what the model finds
 //! CITY = 0.8
+//!
+//! [operators]                      # placeholder (the default), mask, hash, drop, block or keep
+//! CREDIT_CARD_NUMBER = "mask"
+//! PASSWORD = "block"
 //!
 //! [[deny]]                         # always redacted
 //! value = "Project Nightjar"
@@ -25,7 +30,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -33,6 +38,7 @@ use crate::detect::{DetectOptions, Entity, Label, Source, Span};
 use crate::error::{Error, Result};
 use crate::recognizers::custom::CustomRecognizer;
 use crate::recognizers::denied::DeniedValue;
+use crate::vault::operator::{Operator, Operators};
 use crate::vault::placeholder;
 
 /// Bytes of a configuration file that is read.
@@ -52,6 +58,10 @@ pub struct Config {
     pub types: BTreeMap<String, bool>,
     /// Thresholds by label, for what the model finds.
     pub thresholds: BTreeMap<String, f32>,
+    /// What stands for values, by label.
+    pub operators: BTreeMap<String, Operator>,
+    /// File with the key of hashes.
+    pub hash_key_file: Option<PathBuf>,
     /// Values that are never redacted; case is ignored.
     pub allow: Vec<String>,
     /// Values that always are.
@@ -69,6 +79,8 @@ impl Default for Config {
             secrets: true,
             types: BTreeMap::new(),
             thresholds: BTreeMap::new(),
+            operators: BTreeMap::new(),
+            hash_key_file: None,
             allow: Vec::new(),
             deny: Vec::new(),
             recognizers: Vec::new(),
@@ -104,10 +116,20 @@ impl Config {
                 got: meta.len().to_string(),
             });
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(|error| Error::io("reading", path, error))?)
+        let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, error))?;
+        let text = String::from_utf8(bytes).map_err(|error| Error::Config {
+            field: path.display().to_string(),
+            expected: "TOML, which is UTF-8 text".to_owned(),
+            got: format!("another byte at {}", error.utf8_error().valid_up_to()),
+        })?;
+        Self::parse(&text)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// If a value is out of its range; the message names the field.
+    pub fn check(&self) -> Result<()> {
         let refused = |field: String, expected: &str, got: String| {
             Err(Error::Config { field, expected: expected.to_owned(), got })
         };
@@ -129,7 +151,7 @@ impl Config {
                 (*label).clone(),
             );
         }
-        for label in self.types.keys().chain(self.thresholds.keys()) {
+        for label in self.types.keys().chain(self.thresholds.keys()).chain(self.operators.keys()) {
             if Entity::from_label(label).is_none() && !own.contains(label) {
                 return refused("types".to_owned(), "a type, such as CITY", label.clone());
             }
@@ -145,6 +167,28 @@ impl Config {
         DetectOptions { threshold: self.threshold, ..DetectOptions::default() }
     }
 
+    /// What stands for values, with the key of hashes read from its file.
+    ///
+    /// # Errors
+    /// If that file cannot be read or is empty.
+    pub fn operators(&self) -> Result<Operators> {
+        let key = match &self.hash_key_file {
+            None => None,
+            Some(path) => {
+                let key = std::fs::read(path).map_err(|error| Error::io("reading", path, error))?;
+                if key.is_empty() {
+                    return Err(Error::Config {
+                        field: "hash_key_file".to_owned(),
+                        expected: "a file with a key".to_owned(),
+                        got: "an empty file".to_owned(),
+                    });
+                }
+                Some(zeroize::Zeroizing::new(key))
+            }
+        };
+        Ok(Operators::new(&self.operators, key))
+    }
+
     /// Labels that are not redacted: those switched off, and those off by default that are not switched on.
     fn disabled(&self) -> BTreeSet<String> {
         let mut disabled: BTreeSet<String> = Entity::ALL
@@ -152,10 +196,12 @@ impl Config {
             .filter(|entity| !entity.spec().on_by_default)
             .map(|entity| entity.as_str().to_owned())
             .collect();
-        for (label, on) in &self.types {
+        let kept = self.operators.iter().filter(|(_, operator)| **operator == Operator::Keep);
+        let switches = self.types.iter().map(|(label, on)| (label, *on));
+        for (label, on) in switches.chain(kept.map(|(label, _)| (label, false))) {
             let label =
                 Entity::from_label(label).map_or_else(|| label.clone(), |entity| entity.as_str().to_owned());
-            if *on {
+            if on {
                 disabled.remove(&label);
             } else {
                 disabled.insert(label);

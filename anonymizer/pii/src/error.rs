@@ -37,6 +37,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A text holds a value of a type that the configuration does not let leave.
+    #[error(
+        "blocked: the text holds a value of the type {label}, which the configuration does not let leave"
+    )]
+    Blocked {
+        /// The type.
+        label: String,
+    },
     /// Reading or writing failed.
     #[error("{context}: {source}")]
     Io {

@@ -125,6 +125,8 @@ fn start_proxy(rules: &Arc<Rules>, provider: SocketAddr) -> anyhow::Result<Socke
         audit: None,
         allow_attachments: false,
         hint: false,
+        vault_rules: Default::default(),
+        keys: Vec::new(),
     };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::documents::Format;
 use crate::model::{BackendChoice, MODEL, TAU};
 
 /// Takes personal data out of texts before they leave, and puts it back into what comes back.
@@ -36,6 +37,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Stand between programs and a chat API: it sees placeholders, they see values
     Proxy(ProxyArgs),
+    /// Offer tools that redact, restore and check texts to an AI application (Model Context Protocol, standard input and output)
+    Mcp(McpArgs),
     /// Run linear layers for clients (what the encrypted backend starts on this machine)
     #[command(hide = true)]
     Serve(sotto::serve::ServeArgs),
@@ -117,23 +120,65 @@ pub struct VaultArgs {
     pub passphrase_file: Option<PathBuf>,
 }
 
-/// Arguments of `anonymize redact`.
+/// Which files are read, and where they are written.
 #[derive(Clone, Debug, Args)]
-pub struct RedactArgs {
+pub struct FileArgs {
     /// Files and directories; standard input if there are none
     pub paths: Vec<PathBuf>,
 
+    /// What the input is; otherwise the ending of its name tells, and standard input is text
+    #[arg(long, env = "SOTTO_ANONYMIZE_FORMAT", value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+
+    /// Write the files here, under their names
+    #[arg(long, env = "SOTTO_ANONYMIZE_OUT", value_name = "DIR", conflicts_with = "next_to_input")]
+    pub out: Option<PathBuf>,
+
+    /// Write each file next to its input: `a.csv` becomes `a.redacted.csv`, or `a.restored.csv`
+    #[arg(long, env = "SOTTO_ANONYMIZE_NEXT_TO_INPUT")]
+    pub next_to_input: bool,
+
+    /// Of the files in directories, take only those whose path below the directory fits, such as `**/*.csv`
+    #[arg(long, env = "SOTTO_ANONYMIZE_INCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    pub include: Vec<String>,
+
+    /// Leave out files and directories whose path below the directory fits, such as `.git`
+    #[arg(long, env = "SOTTO_ANONYMIZE_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+
+    /// Leave out files whose output is there already, as an interrupted run has left it
+    #[arg(long, env = "SOTTO_ANONYMIZE_RESUME", requires = "vault")]
+    pub resume: bool,
+}
+
+/// Arguments of `anonymize redact`.
+#[derive(Clone, Debug, Args)]
+pub struct RedactArgs {
+    /// Files
+    #[command(flatten)]
+    pub files: FileArgs,
+
     /// Read a JSON object with `id` and `text` per line, write one with `id`, `redacted` and `spans`
-    #[arg(long, env = "SOTTO_ANONYMIZE_JSONL")]
+    #[arg(long, env = "SOTTO_ANONYMIZE_JSONL", conflicts_with = "format")]
     pub jsonl: bool,
 
     /// Number placeholders anew in every document
     #[arg(long, env = "SOTTO_ANONYMIZE_PER_DOCUMENT", conflicts_with = "vault")]
     pub per_document: bool,
 
-    /// Write the redacted files here, under their names
-    #[arg(long, env = "SOTTO_ANONYMIZE_OUT", value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
+    /// What columns of tables hold, by head or number: a type, `scan` or `keep`; others are guessed
+    #[arg(
+        long,
+        env = "SOTTO_ANONYMIZE_COLUMNS",
+        value_name = "COLUMN=TYPE,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub columns: String,
 
     /// Detection
     #[command(flatten)]
@@ -147,8 +192,9 @@ pub struct RedactArgs {
 /// Arguments of `anonymize restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// Text with placeholders; standard input if absent
-    pub path: Option<PathBuf>,
+    /// Files
+    #[command(flatten)]
+    pub files: FileArgs,
 
     /// Vault
     #[command(flatten)]
@@ -196,9 +242,13 @@ pub struct EvalArgs {
 /// Arguments of `anonymize verify`.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Values to plant, the types in turn
+    /// English values to plant, the types in turn
     #[arg(long, env = "SOTTO_VERIFY_VALUES", value_name = "N", default_value_t = 210)]
     pub values: usize,
+
+    /// Languages to plant values in, such as `en,de,ru`; all that are known without it
+    #[arg(long, env = "SOTTO_VERIFY_LANGUAGES", value_name = "LANGUAGE", value_delimiter = ',')]
+    pub languages: Vec<String>,
 
     /// Seed of the values
     #[arg(long, env = "SOTTO_VERIFY_SEED", value_name = "N", default_value_t = 1)]
@@ -232,6 +282,10 @@ pub struct ProxyArgs {
     #[arg(long, env = "SOTTO_PROXY_KEY", value_name = "@FILE", hide_env_values = true)]
     pub key: Option<String>,
 
+    /// Further keys, with what their holders may do (TOML)
+    #[arg(long, env = "SOTTO_PROXY_KEYS", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+
     /// Append types, counts and times of every request to this file, never values
     #[arg(long, env = "SOTTO_PROXY_AUDIT", value_name = "FILE")]
     pub audit: Option<PathBuf>,
@@ -240,6 +294,10 @@ pub struct ProxyArgs {
     #[arg(long, env = "SOTTO_PROXY_ALLOW_ATTACHMENTS")]
     pub allow_attachments: bool,
 
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
     /// Ask the model, in one line of instructions, to keep placeholders as they are
     #[arg(long, env = "SOTTO_PROXY_HINT")]
     pub hint: bool,
@@ -247,6 +305,22 @@ pub struct ProxyArgs {
     /// Detection
     #[command(flatten)]
     pub detection: DetectionArgs,
+}
+
+/// Arguments of `anonymize mcp`.
+#[derive(Clone, Debug, Args)]
+pub struct McpArgs {
+    /// Give values that differ in case alone one placeholder (`Ana`, `ANA`); restoring writes the first of them
+    #[arg(long, env = "SOTTO_ANONYMIZE_IGNORE_CASE")]
+    pub ignore_case: bool,
+
+    /// Detection
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+
+    /// Vault of the session without a name
+    #[command(flatten)]
+    pub vault: VaultArgs,
 }
 
 fn parse_probability(text: &str) -> Result<f32, String> {

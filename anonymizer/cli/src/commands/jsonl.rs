@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::args::RedactArgs;
 use super::redact::BATCH_CHARS;
-use super::{check_scripts, files, scanner, write_out};
+use super::{check_scripts, files, scanner, vault_rules, write_out};
 use crate::error::{Error, Result};
 use crate::scan::Scanner;
-use crate::vault::{Placed, Vault};
+use crate::vault::{Placed, Vault, VaultRules};
 
 /// Bytes of the longest line that is read.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -53,20 +53,22 @@ impl<'a> From<&'a Placed> for SpanRecord<'a> {
 }
 
 pub(super) fn run(args: &RedactArgs) -> Result<()> {
-    if args.out.is_some() || args.paths.len() > 1 {
+    if args.files.out.is_some() || args.files.next_to_input || args.files.paths.len() > 1 {
         return Err(Error::Usage("--jsonl reads one stream and writes to standard output".to_owned()));
     }
-    let input: Box<dyn Read> = match args.paths.first() {
+    let input: Box<dyn Read> = match args.files.paths.first() {
         Some(path) => Box::new(std::fs::File::open(path).map_err(|error| Error::io("reading", path, error))?),
         None => Box::new(std::io::stdin().lock()),
     };
     let mut lines = Lines { input: BufReader::new(input), number: 0 };
+    let rules = vault_rules(&args.detection, args.ignore_case)?;
     let (mut vault, key) = files::open_vault(&args.vault)?;
+    vault.follow(&rules);
     let mut scanner = scanner(&args.detection)?;
     let mut failed = 0;
     loop {
         let (batch, at_end) = lines.batch(&mut failed)?;
-        let out = redact(args, &batch, &mut scanner, &mut vault)?;
+        let out = redact(args, &batch, &mut scanner, &mut vault, &rules)?;
         files::save_vault(&args.vault, &vault, key.as_ref())?;
         write_out(&out)?;
         if at_end {
@@ -84,6 +86,7 @@ fn redact(
     batch: &[Document],
     scanner: &mut Scanner,
     vault: &mut Vault,
+    rules: &VaultRules,
 ) -> Result<Vec<u8>> {
     let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
     check_scripts(&args.detection, scanner, &texts)?;
@@ -92,6 +95,7 @@ fn redact(
     for (document, spans) in batch.iter().zip(&scan.spans) {
         if args.per_document {
             *vault = Vault::new();
+            vault.follow(rules);
         }
         let redacted = vault.redact(&document.text, spans)?;
         let record = Record {

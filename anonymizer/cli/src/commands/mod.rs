@@ -5,6 +5,8 @@ mod eval;
 mod explain;
 mod files;
 mod jsonl;
+mod mcp;
+mod progress;
 mod proxy;
 mod redact;
 mod restore;
@@ -18,12 +20,12 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use sotto::output;
-use sotto::progress::Bars;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{ModelDetector, ModelOptions};
 use crate::scan::{Rules, Scanner};
+use crate::vault::VaultRules;
 use args::{Cli, Command, DetectionArgs, UnknownScript};
 
 /// Reads the command line, runs it and reports errors; for `main`.
@@ -57,6 +59,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Proxy(args) => proxy::run(&args),
+        Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => Ok(sotto::serve::run(&args)?),
         Command::Completions(args) => {
             Ok(sotto::man::completions(&args, Cli::command(), &mut std::io::stdout().lock())?)
@@ -77,6 +80,11 @@ fn config(args: &DetectionArgs) -> Result<Config> {
     Ok(config)
 }
 
+/// What the vault does with values.
+fn vault_rules(args: &DetectionArgs, ignore_case: bool) -> Result<VaultRules> {
+    Ok(VaultRules { ignore_case, operators: Arc::new(config(args)?.operators()?) })
+}
+
 /// The scanner that arguments describe.
 fn scanner(args: &DetectionArgs) -> Result<Scanner> {
     scanner_without(args, None)
@@ -88,7 +96,7 @@ fn scanner_without(args: &DetectionArgs, rule: Option<&str>) -> Result<Scanner> 
     let rules = Arc::new(Rules::new(&config)?);
     let mut options = config.detect_options();
     options.disabled_rules.extend(rule.map(str::to_owned));
-    let model = ModelDetector::open(&model_options(args)?, options, &Bars::new(args.quiet))?;
+    let model = ModelDetector::open(&model_options(args)?, options, &*progress::progress(args.quiet))?;
     Ok(Scanner::new(rules, Box::new(model)))
 }
 
@@ -126,6 +134,18 @@ fn model_options(args: &DetectionArgs) -> Result<ModelOptions> {
         program: None,
         trust_server: args.trust_server,
     })
+}
+
+/// Writes a file to standard output: what is no text does not go to a terminal.
+fn write_bytes(format: crate::documents::Format, bytes: &[u8]) -> Result<()> {
+    use std::io::IsTerminal;
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !format.is_binary() => write_text(text),
+        _ if std::io::stdout().is_terminal() => Err(Error::Usage(
+            "the output is no text: name --out DIR, or send standard output to a file".to_owned(),
+        )),
+        _ => write_out(bytes),
+    }
 }
 
 /// Writes a text to standard output. A terminal would obey some characters of it: overrides of the writing direction, which

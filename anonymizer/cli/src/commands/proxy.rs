@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use sotto::progress::Bars;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use super::args::{DetectionArgs, ProxyArgs};
+use super::progress::progress;
 use super::secrets::secret;
-use super::{config, model_options, write_out};
+use super::{config, model_options, vault_rules, write_out};
 use crate::detect::DetectOptions;
 use crate::error::{Error, Result};
 use crate::model::ModelDetector;
+use crate::proxy::access::KeyPolicy;
 use crate::proxy::scan_thread::ScanThread;
 use crate::proxy::{self, ProxyOptions};
 use crate::scan::{Rules, Scanner};
@@ -21,13 +22,28 @@ pub(super) fn run(args: &ProxyArgs) -> Result<()> {
     let given = secret("--key", "SOTTO_PROXY_KEY", args.key.as_deref())?;
     let is_given = given.is_some();
     let key = given.unwrap_or_else(random_key);
+    let vault_rules = vault_rules(&args.detection, args.ignore_case)?;
+    let default = KeyPolicy {
+        name: String::new(),
+        key: key.clone(),
+        routes: None,
+        allow_attachments: args.allow_attachments,
+        hint: args.hint,
+        vault_rules: vault_rules.clone(),
+    };
+    let keys = match &args.keys {
+        Some(path) => KeyPolicy::open(path, &default, &config(&args.detection)?)?,
+        None => Vec::new(),
+    };
     let options = ProxyOptions {
         upstream: args.upstream.clone(),
         upstream_key: secret("--upstream-key", "SOTTO_UPSTREAM_KEY", args.upstream_key.as_deref())?,
         key: key.clone(),
+        keys,
         audit: args.audit.clone(),
         allow_attachments: args.allow_attachments,
         hint: args.hint,
+        vault_rules,
     };
     runtime()?.block_on(async {
         let failed = |source| Error::io_of(format!("listening on {}", args.listen), source);
@@ -58,7 +74,7 @@ pub(super) fn scan_thread(args: &DetectionArgs) -> Result<ScanThread> {
     ScanThread::start(rules, move || {
         // A number in a field of its own is no less personal for that.
         let detect = DetectOptions { alone: true, ..config.detect_options() };
-        let detector = ModelDetector::open(&model, detect, &Bars::new(quiet))?;
+        let detector = ModelDetector::open(&model, detect, &*progress(quiet))?;
         Ok(Scanner::new(own, Box::new(detector)))
     })
 }

@@ -35,8 +35,11 @@ pub(super) fn secret(option: &str, variable: &str, given: Option<&str>) -> Resul
 /// The first line of a file.
 fn read(path: &Path) -> Result<Zeroizing<String>> {
     let failed = |error| Error::io("reading", path, error);
-    let mut text = Zeroizing::new(String::new());
-    std::fs::File::open(path).map_err(failed)?.take(MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(path).map_err(failed)?.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Error::Usage(format!("{} is no text; a file with a secret has it in its first line", path.display()))
+    })?;
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_owned()))
 }
 
@@ -55,5 +58,7 @@ mod tests {
         assert!(given("@/no/such/file").is_err());
         std::fs::write(file.path(), "\n").unwrap();
         assert!(given(&named).is_err());
+        std::fs::write(file.path(), [0xff, b'\n']).unwrap();
+        assert!(given(&named).unwrap_err().to_string().contains("no text"));
     }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::access::Access;
 use super::audit::Entry;
 use super::conversations::{Choices, lock};
 use super::metrics::{Request, Type};
@@ -110,6 +111,7 @@ impl Shared {
 
     async fn redact_text(
         &self,
+        access: &Access,
         bytes: &[u8],
         dry: bool,
         entry: &mut Entry,
@@ -120,12 +122,14 @@ impl Shared {
         let answer = self.scans.scan(std::slice::from_ref(&text)).await?;
         (entry.tokens, entry.detection_ms) = (answer.tokens, answer.ms);
         let mut spans = answer.spans.into_iter().next().ok_or(sotto_pii::Error::Unavailable)?;
+        access.keep(&mut spans);
         choices.apply(&text, &mut spans)?;
         // Without a name, a session of its own, whose name the answer tells.
         let session = choices.session.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 16]>()));
         let named = choices.session.as_deref().or((!dry).then_some(session.as_str()));
-        let conversation = self.conversations.of(named, None)?;
+        let conversation = access.conversations.of(named, None)?;
         let mut state = lock(&conversation);
+        state.vault.follow(&access.policy.vault_rules);
         let redacted = if dry {
             // On a copy, to leave no trace.
             state.vault.clone().redact_sparing(&text, &spans, &choices.drop)?
@@ -157,11 +161,12 @@ fn record(redacted: &Redacted) -> serde_json::Value {
 
 pub(super) async fn redact(
     State(shared): State<Arc<Shared>>,
+    Extension(access): Extension<Arc<Access>>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let mut entry = Entry::new("redact");
+    let mut entry = Entry::new("redact").by(&access);
     let result = match body(bytes) {
-        Ok(bytes) => shared.redact_text(&bytes, false, &mut entry).await,
+        Ok(bytes) => shared.redact_text(&access, &bytes, false, &mut entry).await,
         Err(refusal) => Err(refusal),
     };
     let recorded = |(redacted, session): (Redacted, String)| {
@@ -174,11 +179,12 @@ pub(super) async fn redact(
 
 pub(super) async fn check(
     State(shared): State<Arc<Shared>>,
+    Extension(access): Extension<Arc<Access>>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let mut entry = Entry::new("check");
+    let mut entry = Entry::new("check").by(&access);
     let result = match body(bytes) {
-        Ok(bytes) => shared.redact_text(&bytes, true, &mut entry).await,
+        Ok(bytes) => shared.redact_text(&access, &bytes, true, &mut entry).await,
         Err(refusal) => Err(refusal),
     };
     shared.answer(entry, result.map(|(redacted, _)| Json(record(&redacted))))
@@ -186,6 +192,7 @@ pub(super) async fn check(
 
 pub(super) async fn restore(
     State(shared): State<Arc<Shared>>,
+    Extension(access): Extension<Arc<Access>>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Response {
     let restored = |bytes: Bytes| {
@@ -195,7 +202,7 @@ pub(super) async fn restore(
                 "name the session that /redact told, or that the request to the API named",
             ));
         };
-        let conversation = shared.conversations.of(Some(session), None)?;
+        let conversation = access.conversations.of(Some(session), None)?;
         let restored = lock(&conversation).scope.restore(&text);
         Ok(Json(json!({
             "restored": restored.text, "replaced": restored.replaced, "unknown": restored.unknown,
@@ -203,7 +210,7 @@ pub(super) async fn restore(
         })))
     };
     let result = body(bytes).and_then(restored);
-    shared.answer(Entry::new("restore"), result)
+    shared.answer(Entry::new("restore").by(&access), result)
 }
 
 pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::access::Access;
 use crate::error::{Error, Result};
 use crate::vault::Placed;
 
@@ -18,6 +19,9 @@ pub(super) struct Entry {
     /// Milliseconds since 1970.
     pub(super) time_ms: u64,
     pub(super) endpoint: &'static str,
+    /// The key's name, if it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) key: String,
     /// Status of the answer.
     pub(super) status: u16,
     /// Whether anything went to the provider.
@@ -32,6 +36,12 @@ impl Entry {
     pub(super) fn new(endpoint: &'static str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX), endpoint, ..Self::default() }
+    }
+
+    /// With the key that was shown.
+    pub(super) fn by(mut self, access: &Access) -> Self {
+        self.key.clone_from(&access.policy.name);
+        self
     }
 
     pub(super) fn count(&mut self, spans: &[Placed]) {

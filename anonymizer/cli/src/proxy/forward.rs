@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde_json::{Map, Value};
 
+use super::access::Access;
 use super::audit::Entry;
 use super::conversations::{Choices, Conversation, lock};
 use super::protocol::Api;
@@ -48,10 +49,13 @@ pub(super) struct AnswerRules {
     pub(super) json: bool,
     /// The conversation, which keeps the scope for a request that continues this one by its identity.
     pub(super) conversation: Arc<Conversation>,
+    /// The key of the request, whose holder has the conversation.
+    pub(super) access: Arc<Access>,
 }
 
 pub(super) async fn forward(
     shared: Arc<Shared>,
+    access: Arc<Access>,
     api: Api,
     headers: HeaderMap,
     bytes: Result<Bytes, BytesRejection>,
@@ -62,14 +66,14 @@ pub(super) async fn forward(
     let request = match request {
         Ok(request) => request,
         Err(refusal) => {
-            return noted(&shared, Entry::new(api.name()), Err(refusal))
+            return noted(&shared, Entry::new(api.name()).by(&access), Err(refusal))
                 .unwrap_or_else(IntoResponse::into_response);
         }
     };
     let is_stream = request.get("stream") == Some(&Value::Bool(true));
     let work = async move {
-        let mut entry = Entry::new(api.name());
-        let result = complete(&shared, api, &headers, request, &mut entry).await;
+        let mut entry = Entry::new(api.name()).by(&access);
+        let result = complete(&shared, &access, api, &headers, request, &mut entry).await;
         noted(&shared, entry, result)
     };
     let result = if is_stream { patience::streamed(api, tokio::spawn(work)).await } else { work.await };
@@ -88,6 +92,7 @@ fn noted(shared: &Shared, mut entry: Entry, result: Result<Response, Refusal>) -
 
 async fn complete(
     shared: &Arc<Shared>,
+    access: &Arc<Access>,
     api: Api,
     headers: &HeaderMap,
     request: Map<String, Value>,
@@ -96,7 +101,7 @@ async fn complete(
     let full =
         |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", "too many requests are under way; try again");
     let room = shared.room.try_acquire().map_err(full)?;
-    let Scrubbed { body, answer: rules } = scrub(shared, api, headers, request, entry).await?;
+    let Scrubbed { body, answer: rules } = scrub(shared, access, api, headers, request, entry).await?;
     entry.forwarded = true;
     let answer = shared.upstream.post(api, body, headers).await?;
     drop(room);
@@ -142,6 +147,7 @@ fn unpacked(bytes: Bytes, headers: &HeaderMap) -> Result<Bytes, Refusal> {
 /// Scrubs a request; what cannot be scrubbed is refused.
 async fn scrub(
     shared: &Shared,
+    access: &Arc<Access>,
     api: Api,
     headers: &HeaderMap,
     mut request: Map<String, Value>,
@@ -169,11 +175,12 @@ async fn scrub(
         fields.push(field);
         None
     };
-    Visitor::new(shared.allow_attachments, &mut collect).request(&mut request, api.request())?;
-    let spans = find(shared, &fields, &choices, entry).await?;
+    Visitor::new(access.policy.allow_attachments, &mut collect).request(&mut request, api.request())?;
+    let spans = find(shared, access, &fields, &choices, entry).await?;
     let previous = request.get("previous_response_id").and_then(Value::as_str);
-    let conversation = shared.conversations.of(choices.session.as_deref(), previous)?;
+    let conversation = access.conversations.of(choices.session.as_deref(), previous)?;
     let mut state = lock(&conversation);
+    state.vault.follow(&access.policy.vault_rules);
     // Twice: a value found in a later text is then also replaced in the earlier ones.
     redact(&mut state.vault, &fields, &spans, &choices, &mut Entry::new(""))?;
     let texts = redact(&mut state.vault, &fields, &spans, &choices, entry)?;
@@ -186,17 +193,22 @@ async fn scrub(
     drop(state);
     let json = api.wants_json(&request);
     let mut texts = texts.into_iter();
-    Visitor::new(shared.allow_attachments, &mut |_| texts.next()).request(&mut request, api.request())?;
-    if shared.hint && !scope.is_empty() {
+    Visitor::new(access.policy.allow_attachments, &mut |_| texts.next())
+        .request(&mut request, api.request())?;
+    if access.policy.hint && !scope.is_empty() {
         api.add_hint(&mut request);
     }
     let body = serde_json::to_vec(&request).map_err(|_| Refusal::bad("the request cannot be written"))?;
-    Ok(Scrubbed { body, answer: AnswerRules { api, scope: Arc::new(scope), json, conversation } })
+    Ok(Scrubbed {
+        body,
+        answer: AnswerRules { api, scope: Arc::new(scope), json, conversation, access: Arc::clone(access) },
+    })
 }
 
 /// Spans per field, in code points of its value.
 async fn find(
     shared: &Shared,
+    access: &Access,
     fields: &[TextField],
     choices: &Choices,
     entry: &mut Entry,
@@ -213,6 +225,7 @@ async fn find(
             Depth::Light => resolve(shared.scans.rules().recognize(&field.text)),
             Depth::Known => Vec::new(),
         };
+        access.keep(&mut spans);
         // The field's name before the value stays.
         spans.retain(|span| span.end > field.prefix);
         for span in &mut spans {
@@ -260,7 +273,7 @@ async fn whole(
             answers::restore(&rules.scope, rules.json, &mut value, &mut report);
             if let Some(id) = value.get("id").and_then(Value::as_str).filter(|_| rules.api == Api::Responses)
             {
-                shared.conversations.continues(id, &rules.conversation);
+                rules.access.conversations.continues(id, &rules.conversation);
             }
             value.to_string().into_bytes()
         }

@@ -1,21 +1,21 @@
 //! Who may ask: holders of the key, from this machine, not from another web page.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::access::Access;
+use super::reply::Refusal;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
-use zeroize::Zeroizing;
-
-use super::reply::Refusal;
 
 /// What every request is checked against.
 pub(super) struct Guard {
     hosts: Vec<String>,
-    key: Zeroizing<String>,
+    keys: Vec<Arc<Access>>,
 }
 
 impl Guard {
-    pub(super) fn new(address: SocketAddr, key: &str) -> Self {
+    pub(super) fn new(address: SocketAddr, keys: Vec<Arc<Access>>) -> Self {
         let port = address.port();
         let names = [
             address.to_string(),
@@ -23,7 +23,7 @@ impl Guard {
             format!("127.0.0.1:{port}"),
             format!("[::1]:{port}"),
         ];
-        Self { hosts: names.to_vec(), key: Zeroizing::new(key.to_owned()) }
+        Self { hosts: names.to_vec(), keys }
     }
 
     /// Lets requests to this machine's own name through, from programs or from the page served here.
@@ -51,17 +51,23 @@ impl Guard {
         Ok(())
     }
 
-    /// Lets holders of the key through.
-    pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Lets holders of a key through; says which.
+    pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<Arc<Access>, Refusal> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         // Clients of Anthropic show theirs in a header of its own.
         let given = text(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
         let given = given.or_else(|| text("x-api-key")).unwrap_or_default();
-        if !self.key.is_empty() && same(given.as_bytes(), self.key.as_bytes()) {
-            Ok(())
-        } else {
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, "key", "wrong or missing key; it is printed at start"))
+        let mut found = None;
+        // All are compared, whichever fits.
+        for access in &self.keys {
+            let key = &access.policy.key;
+            if !key.is_empty() && same(given.as_bytes(), key.as_bytes()) {
+                found = Some(access);
+            }
         }
+        found.map(Arc::clone).ok_or_else(|| {
+            Refusal::new(StatusCode::UNAUTHORIZED, "key", "wrong or missing key; it is printed at start")
+        })
     }
 }
 
@@ -76,16 +82,33 @@ fn same(given: &[u8], key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::KeyPolicy;
     use super::*;
+    use crate::vault::VaultRules;
+    use zeroize::Zeroizing;
+
+    fn guard(keys: &[&str]) -> Guard {
+        let access = |key: &&str| {
+            Arc::new(Access::new(KeyPolicy {
+                name: (*key).to_owned(),
+                key: Zeroizing::new((*key).to_owned()),
+                routes: None,
+                allow_attachments: false,
+                hint: false,
+                vault_rules: VaultRules::default(),
+            }))
+        };
+        Guard::new("127.0.0.1:8642".parse().unwrap(), keys.iter().map(access).collect())
+    }
 
     fn verdict(pairs: &[(&str, &str)]) -> u16 {
-        let guard = Guard::new("127.0.0.1:8642".parse().unwrap(), "key");
+        let guard = guard(&["key", "second"]);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.insert(axum::http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let checked = guard.check_place(&headers).and_then(|()| guard.check_key(&headers));
-        checked.map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
+        checked.map_or_else(|refusal| refusal.status().as_u16(), |_| 200)
     }
 
     #[test]
@@ -103,7 +126,8 @@ mod tests {
         assert_eq!(verdict(&[host, key, ("sec-fetch-site", "cross-site")]), 403);
         assert_eq!(verdict(&[host, ("x-api-key", "key")]), 200);
         assert_eq!(verdict(&[host, ("x-api-key", "other")]), 401);
-        assert!(Guard::new("127.0.0.1:1".parse().unwrap(), "").check_key(&HeaderMap::new()).is_err());
+        assert_eq!(verdict(&[host, ("x-api-key", "second")]), 200);
+        assert!(guard(&[""]).check_key(&HeaderMap::new()).is_err());
         for wrong in ["", "Bearer ", "Bearer ke", "Bearer keys", "key", "Basic key"] {
             assert_eq!(verdict(&[host, ("authorization", wrong)]), 401, "{wrong}");
         }

@@ -15,6 +15,7 @@
 //! not trusted either: they get only values whose placeholders stood in their request, and none in the target of a link
 //! or picture.
 
+pub mod access;
 mod answers;
 mod api;
 mod audit;
@@ -40,7 +41,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -48,10 +48,13 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::vault::VaultRules;
+use access::{Access, KeyPolicy};
 use protocol::Api;
 use scan_thread::ScanThread;
 
@@ -68,10 +71,14 @@ pub struct ProxyOptions {
     pub upstream_key: Option<Zeroizing<String>>,
     /// The key that programs have to show.
     pub key: Zeroizing<String>,
+    /// Further keys, with what their holders may do.
+    pub keys: Vec<KeyPolicy>,
     /// File of the audit log.
     pub audit: Option<PathBuf>,
     /// Whether pictures, sound and files are sent as they are.
     pub allow_attachments: bool,
+    /// What vaults do with values.
+    pub vault_rules: VaultRules,
     /// Whether a request with placeholders asks the model to keep them as they are.
     pub hint: bool,
 }
@@ -81,13 +88,10 @@ struct Shared {
     scans: ScanThread,
     upstream: upstream::Upstream,
     guard: guard::Guard,
-    conversations: conversations::ConversationVaults,
     audit: audit::Audit,
     metrics: metrics::Metrics,
     policy: String,
     room: tokio::sync::Semaphore,
-    allow_attachments: bool,
-    hint: bool,
 }
 
 /// Serves until `shutdown` is ready.
@@ -108,17 +112,23 @@ pub async fn run(
     if !address.ip().is_loopback() {
         return Err(Error::Usage("the proxy listens on loopback addresses only".to_owned()));
     }
+    let default = KeyPolicy {
+        name: String::new(),
+        key: options.key,
+        routes: None,
+        allow_attachments: options.allow_attachments,
+        hint: options.hint,
+        vault_rules: options.vault_rules,
+    };
+    let keys = std::iter::once(default).chain(options.keys).map(|policy| Arc::new(Access::new(policy)));
     let shared = Arc::new(Shared {
         scans,
         upstream: upstream::Upstream::new(&options.upstream, options.upstream_key)?,
-        guard: guard::Guard::new(address, &options.key),
-        conversations: conversations::ConversationVaults::default(),
+        guard: guard::Guard::new(address, keys.collect()),
         audit: audit::Audit::open(options.audit.as_deref())?,
         metrics: metrics::Metrics::new(),
         policy: page::policy(),
         room: tokio::sync::Semaphore::new(MAX_REQUESTS),
-        allow_attachments: options.allow_attachments,
-        hint: options.hint,
     });
     axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown).await.map_err(failed)
 }
@@ -140,6 +150,7 @@ fn router(shared: Arc<Shared>) -> Router {
 /// Requests for the provider, under the paths of its API.
 async fn provider(
     State(shared): State<Arc<Shared>>,
+    Extension(access): Extension<Arc<Access>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -149,7 +160,7 @@ async fn provider(
     let path = path.strip_prefix("/v1").unwrap_or(path);
     if let Some(api) = Api::ALL.into_iter().find(|api| api.path() == path) {
         return match method {
-            Method::POST => forward::forward(shared, api, headers, bytes).await,
+            Method::POST => forward::forward(shared, access, api, headers, bytes).await,
             _ => reply::wrong_method(path).into_response(),
         };
     }
@@ -169,13 +180,20 @@ fn is_models(path: &str) -> bool {
 }
 
 /// Lets a request in or refuses it: place first, then key. The page and the state of health need no key.
-async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let open = request.method() == Method::GET && matches!(request.uri().path(), "/" | "/healthz");
-    let checked = shared.guard.check_place(request.headers());
-    let checked =
-        if open { checked } else { checked.and_then(|()| shared.guard.check_key(request.headers())) };
-    match checked {
-        Ok(()) => next.run(request).await,
+    if let Err(refusal) = shared.guard.check_place(request.headers()) {
+        return refusal.into_response();
+    }
+    if open {
+        return next.run(request).await;
+    }
+    let access = shared.guard.check_key(request.headers());
+    match access.and_then(|access| access.check_route(request.uri().path()).map(|()| access)) {
+        Ok(access) => {
+            request.extensions_mut().insert(access);
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
     }
 }

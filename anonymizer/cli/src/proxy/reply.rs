@@ -100,6 +100,9 @@ impl From<Error> for Refusal {
             Error::Upstream(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", error.to_string())
             }
+            Error::Pii(sotto_pii::Error::Blocked { .. }) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "blocked", error.to_string())
+            }
             Error::Pii(sotto_pii::Error::Input { .. }) => Self::bad(error.to_string()),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", other.to_string()),
         }

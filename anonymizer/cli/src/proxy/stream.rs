@@ -35,7 +35,7 @@ pub(super) fn respond(shared: Arc<Shared>, rules: AnswerRules, answer: reqwest::
     tokio::spawn(async move {
         shared.metrics.streams.inc();
         let restorer = EventRestorer::new(rules.api, rules.json);
-        let mut relay = Relay { shared: Arc::clone(&shared), rules, restorer, pieces };
+        let mut relay = Relay { rules, restorer, pieces };
         if let Err(end) = relay.run(answer).await {
             shared.metrics.streams_broken.inc();
             if let End::Provider(message) = end {
@@ -63,7 +63,6 @@ enum End {
 }
 
 struct Relay {
-    shared: Arc<Shared>,
     rules: AnswerRules,
     restorer: EventRestorer,
     pieces: Pieces,
@@ -123,7 +122,7 @@ impl Relay {
         let value: Value =
             serde_json::from_str(data).map_err(|_| "the provider sent an event that is not JSON")?;
         if let Some(id) = value["response"]["id"].as_str().filter(|_| self.rules.api == Api::Responses) {
-            self.shared.conversations.continues(id, &self.rules.conversation);
+            self.rules.access.conversations.continues(id, &self.rules.conversation);
         }
         let own = value["type"].clone();
         let restored = self

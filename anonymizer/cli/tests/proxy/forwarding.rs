@@ -284,6 +284,8 @@ async fn outside_is_refused(listener: tokio::net::TcpListener) -> bool {
         audit: None,
         allow_attachments: false,
         hint: false,
+        vault_rules: Default::default(),
+        keys: Vec::new(),
     };
     proxy::run(listener, scans, options, std::future::pending()).await.is_err()
 }

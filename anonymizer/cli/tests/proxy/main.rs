@@ -1,6 +1,8 @@
 //! The proxy over real sockets.
 
+mod browser;
 mod forwarding;
+mod keys;
 #[path = "../support/mod.rs"]
 mod support;
 mod web_page;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anonymizer::config::Config;
 use anonymizer::detect::{Detection, Span, Verdict};
+use anonymizer::proxy::access::KeyPolicy;
 use anonymizer::proxy::scan_thread::ScanThread;
 use anonymizer::proxy::{self, ProxyOptions};
 use anonymizer::scan::{RecognizersOnly, Rules, Scanner, TextDetector};
@@ -68,6 +69,18 @@ impl Provider {
     /// From now on, answers are this: a text, or a whole body.
     pub fn says(&self, answer: impl Into<Value>) {
         *self.1.lock().unwrap() = Some(answer.into());
+    }
+
+    /// Starts serving; returns the base address.
+    async fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", listener.local_addr().unwrap());
+        let app = Router::new()
+            .route("/v1/chat/completions", post(answer))
+            .fallback(other)
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        base
     }
 
     pub fn text(&self) -> String {
@@ -223,14 +236,17 @@ impl Running {
         model: impl FnOnce() -> Box<dyn TextDetector> + Send + 'static,
     ) -> Self {
         let provider = Provider::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
-        let app = Router::new()
-            .route("/v1/chat/completions", post(answer))
-            .fallback(other)
-            .with_state(provider.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let upstream = provider.start().await;
         let (base, directory) = Self::proxy_with(rules, upstream, model).await;
+        Self { base, provider, client: reqwest::Client::new(), directory }
+    }
+
+    /// With further keys.
+    pub async fn start_with_keys(keys: Vec<KeyPolicy>) -> Self {
+        let provider = Provider::default();
+        let upstream = provider.start().await;
+        let model = || Box::new(Detector(Detecting::Well)) as Box<dyn TextDetector>;
+        let (base, directory) = Self::proxy_with_keys(RULES, upstream, model, keys).await;
         Self { base, provider, client: reqwest::Client::new(), directory }
     }
 
@@ -245,6 +261,15 @@ impl Running {
         upstream: String,
         model: impl FnOnce() -> Box<dyn TextDetector> + Send + 'static,
     ) -> (String, tempfile::TempDir) {
+        Self::proxy_with_keys(rules, upstream, model, Vec::new()).await
+    }
+
+    async fn proxy_with_keys(
+        rules: &str,
+        upstream: String,
+        model: impl FnOnce() -> Box<dyn TextDetector> + Send + 'static,
+        keys: Vec<KeyPolicy>,
+    ) -> (String, tempfile::TempDir) {
         let rules = Arc::new(Rules::new(&Config::parse(rules).unwrap()).unwrap());
         let own = Arc::clone(&rules);
         let scans = ScanThread::start(rules, move || Ok(Scanner::new(own, model()))).unwrap();
@@ -256,6 +281,8 @@ impl Running {
             audit: Some(directory.path().join("audit.jsonl")),
             allow_attachments: false,
             hint: false,
+            vault_rules: Default::default(),
+            keys,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

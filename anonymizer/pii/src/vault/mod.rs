@@ -7,6 +7,7 @@
 //!
 //! Values are wiped from memory when the vault is dropped. [`store`] saves a vault encrypted.
 
+pub mod operator;
 pub mod placeholder;
 mod repeats;
 pub mod restore;
@@ -16,11 +17,14 @@ pub mod stream;
 mod targets;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::detect::{Entity, Label, Source, Span};
 use crate::error::{Error, Result};
+use operator::{Operator, Operators};
 use placeholder::LITERAL;
 use repeats::RepeatIndex;
 
@@ -70,6 +74,18 @@ pub struct Redacted {
     pub text: String,
     /// What was replaced, in the order of the text. Look-alikes are not among it.
     pub spans: Vec<Placed>,
+    /// Every change, look-alikes included: code points of the original text, and what stands for them.
+    pub edits: Vec<(Range<usize>, String)>,
+}
+
+/// What a vault does beside giving each value a placeholder.
+#[derive(Clone, Default)]
+pub struct VaultRules {
+    /// Whether values that differ in case alone get one placeholder (`Ana`, `ANA`). Restoring then writes the first of them
+    /// everywhere, so a text does not come back byte for byte.
+    pub ignore_case: bool,
+    /// What stands for values of certain types in place of placeholders.
+    pub operators: Arc<Operators>,
 }
 
 /// Placeholders and the values they stand for.
@@ -77,6 +93,10 @@ pub struct Redacted {
 pub struct Vault {
     entries: Vec<(Label, u32, Value)>,
     by_value: HashMap<Label, HashMap<Value, u32>>,
+    /// The first value of those that differ in case alone.
+    by_folded: HashMap<Label, HashMap<Value, u32>>,
+    ignores_case: bool,
+    operators: Arc<Operators>,
     by_name: HashMap<String, HashMap<u32, usize>>,
     last: HashMap<Label, u32>,
     reserved: HashMap<String, HashSet<u32>>,
@@ -89,6 +109,12 @@ impl Vault {
     /// An empty vault.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Follows these rules from now on.
+    pub fn follow(&mut self, rules: &VaultRules) {
+        self.ignores_case = rules.ignore_case;
+        self.operators = Arc::clone(&rules.operators);
     }
 
     /// Number of values.
@@ -123,7 +149,7 @@ impl Vault {
     }
 
     /// The number that this placeholder stands for, if it does for one.
-    fn number(&self, placeholder: &str) -> Option<serde_json::Number> {
+    pub fn number(&self, placeholder: &str) -> Option<serde_json::Number> {
         let index = self.index_of(placeholder).filter(|index| self.numbers.contains(index))?;
         serde_json::from_str(self.entries[index].2.as_str()).ok()
     }
@@ -254,38 +280,64 @@ impl Vault {
     }
 
     fn replace(&mut self, chars: &[char], spans: &[Span]) -> Result<Redacted> {
-        let mut redacted = Redacted { text: String::new(), spans: Vec::with_capacity(spans.len()) };
+        let mut redacted =
+            Redacted { text: String::new(), spans: Vec::with_capacity(spans.len()), edits: Vec::new() };
         let mut at = 0;
         for span in spans {
-            self.copy(&chars[at..span.start], &mut redacted.text)?;
+            self.copy(chars, at..span.start, &mut redacted)?;
             let value: String = chars[span.start..span.end].iter().collect();
-            let placeholder = self.placeholder(&span.label, &value)?;
+            let placeholder = self.stand_in(&span.label, &value)?;
             redacted.text.push_str(&placeholder);
+            redacted.edits.push((span.start..span.end, placeholder.clone()));
             redacted.spans.push(Placed { span: span.clone(), placeholder });
             at = span.end;
         }
-        self.copy(&chars[at..], &mut redacted.text)?;
+        self.copy(chars, at..chars.len(), &mut redacted)?;
         Ok(redacted)
     }
 
     /// Copies text between spans; look-alikes of placeholders in use are replaced.
-    fn copy(&mut self, chars: &[char], into: &mut String) -> Result<()> {
-        let text: String = chars.iter().collect();
-        let mut at = 0;
+    fn copy(&mut self, chars: &[char], range: Range<usize>, into: &mut Redacted) -> Result<()> {
+        let text: String = chars[range.clone()].iter().collect();
+        let (mut at, mut count) = (0, range.start);
         for found in placeholder::find_all(&text) {
             if self.lookup(&found.label, found.number).is_some() {
-                into.push_str(&text[at..found.range.start]);
-                into.push_str(&self.placeholder(&Label::new(LITERAL), &text[found.range.clone()])?);
-                at = found.range.end;
+                into.text.push_str(&text[at..found.range.start]);
+                count += text[at..found.range.start].chars().count();
+                let look_alike = &text[found.range.clone()];
+                let length = look_alike.chars().count();
+                let literal = self.placeholder(&Label::new(LITERAL), look_alike)?;
+                into.text.push_str(&literal);
+                into.edits.push((count..count + length, literal));
+                (at, count) = (found.range.end, count + length);
             }
         }
-        into.push_str(&text[at..]);
+        into.text.push_str(&text[at..]);
         Ok(())
+    }
+
+    /// What stands for a value: its placeholder, if no operator says otherwise.
+    fn stand_in(&mut self, label: &Label, value: &str) -> Result<String> {
+        match self.operators.of(label) {
+            Operator::Placeholder | Operator::Keep => self.placeholder(label, value),
+            Operator::Block => Err(Error::Blocked { label: label.to_string() }),
+            other => {
+                // It is looked for in later texts like every other value.
+                self.repeats.add(label, &value.chars().collect::<Vec<_>>());
+                Ok(self.operators.apply(other, label, value))
+            }
+        }
     }
 
     /// The placeholder of a value, a new one if it has none.
     fn placeholder(&mut self, label: &Label, value: &str) -> Result<String> {
         if let Some(number) = self.by_value.get(label).and_then(|values| values.get(value)) {
+            return Ok(placeholder::canonical(label.as_str(), *number));
+        }
+        if self.ignores_case
+            && let Some(number) =
+                self.by_folded.get(label).and_then(|values| values.get(folded(value).as_str()))
+        {
             return Ok(placeholder::canonical(label.as_str(), *number));
         }
         let mut number = self.last.get(label).copied().unwrap_or(0) + 1;
@@ -307,12 +359,24 @@ impl Vault {
             self.repeats.add(&label, &value.chars().collect::<Vec<_>>());
         }
         self.by_value.entry(label.clone()).or_default().insert(Value::new(value), number);
+        if label.as_str() != LITERAL {
+            self.by_folded
+                .entry(label.clone())
+                .or_default()
+                .entry(Value::new(&folded(value)))
+                .or_insert(number);
+        }
         self.by_name.entry(label.as_str().to_owned()).or_default().insert(number, self.entries.len());
         let last = self.last.entry(label.clone()).or_default();
         *last = number.max(*last);
         self.entries.push((label, number, Value::new(value)));
         Ok(())
     }
+}
+
+/// A value in small letters. Wiped when dropped.
+fn folded(value: &str) -> zeroize::Zeroizing<String> {
+    zeroize::Zeroizing::new(value.to_lowercase())
 }
 
 /// Removes spans of spared values.

@@ -4,11 +4,11 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `SOTTOVLT` |
-//! | 1 | version, 1 |
+//! | 1 | version, 2; version 1 is read, too |
 //! | 1 | 0 key file, 1 passphrase |
 //! | 16 | salt of the passphrase (random also with a key file) |
 //! | 24 | nonce |
-//! | rest | ciphertext of a JSON array `[label, number, value]`, and tag; all bytes before are authenticated |
+//! | rest | ciphertext of a JSON array of `[label, number, value, whether it was a JSON number]` (version 1: without the last), and tag; all bytes before are authenticated |
 
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::detect::{Entity, Label};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"SOTTOVLT";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
@@ -48,12 +48,13 @@ impl VaultKey {
     /// # Errors
     /// If the file cannot be read or written, or does not hold 64 hexadecimal digits.
     pub fn from_file(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
+        match std::fs::read(path) {
             Ok(text) => {
-                let bytes = Zeroizing::new(hex::decode(Zeroizing::new(text).trim()).unwrap_or_default());
+                let text = Zeroizing::new(text);
+                let bytes = Zeroizing::new(hex::decode(text.trim_ascii()).unwrap_or_default());
                 let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map_err(|_| Error::Vault {
                     path: path.display().to_string(),
-                    reason: format!("a key file holds {} hexadecimal digits", 2 * KEY_BYTES),
+                    reason: format!("no key file: one holds {} hexadecimal digits", 2 * KEY_BYTES),
                 })?;
                 Ok(Self::Key(Zeroizing::new(key)))
             }
@@ -132,10 +133,13 @@ impl Vault {
     /// # Errors
     /// If the disk or the system's randomness fail.
     pub fn save(&self, path: &Path, key: &VaultKey) -> Result<()> {
-        let rows: Vec<(&str, u32, &str)> = self
+        let rows: Vec<(&str, u32, &str, bool)> = self
             .entries
             .iter()
-            .map(|(label, number, value)| (label.as_str(), *number, value.as_str()))
+            .enumerate()
+            .map(|(index, (label, number, value))| {
+                (label.as_str(), *number, value.as_str(), self.numbers.contains(&index))
+            })
             .collect();
         let plain =
             Zeroizing::new(serde_json::to_vec(&rows).map_err(|error| refused(path, error.to_string()))?);
@@ -170,8 +174,9 @@ impl Vault {
             return Err(refused(path, "not a saved vault"));
         }
         let (header, sealed) = file.split_at(HEADER_BYTES);
-        if header[8] != VERSION {
-            return Err(refused(path, format!("version {}; this program reads {VERSION}", header[8])));
+        let version = header[8];
+        if !(1..=VERSION).contains(&version) {
+            return Err(refused(path, format!("version {version}; this program reads 1 to {VERSION}")));
         }
         if header[9] != key.kind() {
             return Err(refused(path, "it was saved with the other kind of key (key file or passphrase)"));
@@ -180,17 +185,55 @@ impl Vault {
         let nonce = XNonce::try_from(nonce).map_err(|_| refused(path, "nonce"))?;
         let opened = key.cipher(salt, path)?.decrypt(&nonce, Payload { msg: sealed, aad: header });
         let plain = Zeroizing::new(opened.map_err(|_| refused(path, "wrong key, or the file was changed"))?);
-        let rows: Vec<(String, u32, String)> = serde_json::from_slice(&plain)
-            .map_err(|_| refused(path, "its contents are not those of a vault"))?;
+        let wrong = |_| refused(path, "its contents are not those of a vault");
+        let rows: Vec<(String, u32, String, bool)> = if version == 1 {
+            let rows: Vec<(String, u32, String)> = serde_json::from_slice(&plain).map_err(wrong)?;
+            rows.into_iter().map(|(label, number, value)| (label, number, value, false)).collect()
+        } else {
+            serde_json::from_slice(&plain).map_err(wrong)?
+        };
         let mut vault = Self::new();
-        for (label, number, value) in rows {
+        for (label, number, value, is_number) in rows {
             let value = Zeroizing::new(value);
             if vault.lookup(&label, number).is_some() || number == 0 {
                 return Err(refused(path, "a placeholder occurs twice or has no number"));
             }
             let label = Entity::from_label(&label).map_or_else(|| Label::new(label), Label::from);
+            if is_number {
+                vault.numbers.insert(vault.entries.len());
+            }
             vault.insert(label, number, &value)?;
         }
         Ok(vault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_version_1_are_read_and_later_ones_are_not() {
+        let key = VaultKey::Key(Zeroizing::new([7; KEY_BYTES]));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = |version: u8, rows: &[u8]| {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend([version, key.kind()]);
+            bytes.extend([0; SALT_BYTES + NONCE_BYTES]);
+            let (salt, nonce) = bytes[10..].split_at(SALT_BYTES);
+            let nonce = XNonce::try_from(nonce).unwrap();
+            let payload = Payload { msg: rows, aad: &bytes };
+            let sealed = key.cipher(salt, file.path()).unwrap().encrypt(&nonce, payload).unwrap();
+            bytes.extend(sealed);
+            std::fs::write(file.path(), bytes).unwrap();
+            Vault::open(file.path(), &key)
+        };
+        let old = open(1, br#"[["CITY", 1, "Rome"]]"#).unwrap();
+        assert_eq!(old.restore("[CITY_1]").text, "Rome");
+        assert!(open(2, br#"[["CITY", 1, "Rome"]]"#).is_err());
+        let new = open(2, br#"[["PHONE_NUMBER", 1, "5550123", true]]"#).unwrap();
+        assert!(new.number("[PHONE_NUMBER_1]").is_some());
+        let error = open(3, b"[]").err().unwrap().to_string();
+        assert!(error.contains("this program reads 1 to 2"), "{error}");
     }
 }

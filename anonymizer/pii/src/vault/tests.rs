@@ -309,3 +309,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn case_can_be_ignored_and_is_not_by_default() {
+    let span =
+        |start, end| Span { start, end, label: Entity::Surname.into(), score: 1.0, source: Source::Model };
+    let text = "LOPEZ, lopez, Lopez";
+    let spans = [span(0, 5), span(7, 12), span(14, 19)];
+    let mut exact = Vault::new();
+    assert_eq!(exact.redact(text, &spans).unwrap().text, "[SURNAME_1], [SURNAME_2], [SURNAME_3]");
+    let mut folding = Vault::new();
+    folding.follow(&VaultRules { ignore_case: true, ..VaultRules::default() });
+    assert_eq!(folding.redact(text, &spans).unwrap().text, "[SURNAME_1], [SURNAME_1], [SURNAME_1]");
+    assert_eq!(folding.restore("[SURNAME_1]").text, "LOPEZ");
+}
+
+#[test]
+fn numbers_are_still_numbers_after_saving() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, key) = (directory.path().join("v"), VaultKey::from_file(&directory.path().join("k")).unwrap());
+    let mut vault = Vault::new();
+    let span =
+        Span { start: 0, end: 7, label: Entity::PhoneNumber.into(), score: 1.0, source: Source::Model };
+    let redacted = vault.redact("5550123", &[span]).unwrap().text;
+    vault.mark_number(&redacted);
+    vault.save(&path, &key).unwrap();
+    let opened = Vault::open(&path, &key).unwrap();
+    assert_eq!(opened.number(&redacted).unwrap().to_string(), "5550123");
+}

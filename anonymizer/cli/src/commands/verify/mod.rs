@@ -44,12 +44,39 @@ enum Fate {
     Missed,
 }
 
+/// Rows by type and by language.
+#[derive(Default)]
+struct Rows {
+    types: BTreeMap<&'static str, Row>,
+    languages: BTreeMap<&'static str, Row>,
+    all: Row,
+}
+
+impl Row {
+    fn add(&mut self, fate: &Fate, restored: bool) {
+        self.planted += 1;
+        self.not_restored += usize::from(!restored);
+        match fate {
+            Fate::Clean => self.clean += 1,
+            Fate::Leaked => self.leaked += 1,
+            Fate::Missed => {
+                self.leaked += 1;
+                self.missed += 1;
+            }
+        }
+    }
+}
+
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
+    let known: Vec<&str> = planted::languages().collect();
+    if let Some(language) = args.languages.iter().find(|language| !known.contains(&language.as_str())) {
+        return Err(Error::Usage(format!("--languages: no {language:?}; there are {}", known.join(", "))));
+    }
     let rows = proxy::runtime()?.block_on(send_all(args, proxy::scan_thread(&args.detection)?))?;
     report(args, &rows)
 }
 
-async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<BTreeMap<&'static str, Row>> {
+async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<Rows> {
     let provider = Provider::default();
     let upstream = provider.start().await?;
     let failed = |source| Error::io_of("listening", source);
@@ -60,9 +87,11 @@ async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<BTreeMap<&'sta
         upstream,
         upstream_key: None,
         key: key.clone(),
+        keys: Vec::new(),
         audit: None,
         allow_attachments: false,
         hint: false,
+        vault_rules: Default::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async {
@@ -71,7 +100,9 @@ async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<BTreeMap<&'sta
     };
     let served = tokio::spawn(crate::proxy::run(listener, scans, options, stopped));
     let sender = Sender { client: reqwest::Client::new(), base, key, provider };
-    let planted = planted(args.values, args.seed);
+    let all: Vec<String> = planted::languages().map(str::to_owned).collect();
+    let languages = if args.languages.is_empty() { &all } else { &args.languages };
+    let planted = planted(args.values, args.seed, languages);
     let fates = futures::stream::iter(planted.iter().enumerate())
         .map(|(index, planted)| sender.send(index, planted))
         .buffer_unordered(AT_ONCE)
@@ -80,20 +111,12 @@ async fn send_all(args: &VerifyArgs, scans: ScanThread) -> Result<BTreeMap<&'sta
     drop(sender);
     drop(stop);
     let ended = served.await.map_err(|_| sotto_pii::Error::Unavailable)?;
-    let mut rows: BTreeMap<&'static str, Row> = BTreeMap::new();
+    let mut rows = Rows::default();
     for fate in fates {
-        let (label, fate, restored) = fate?;
-        let row = rows.entry(label).or_default();
-        row.planted += 1;
-        row.not_restored += usize::from(!restored);
-        match fate {
-            Fate::Clean => row.clean += 1,
-            Fate::Leaked => row.leaked += 1,
-            Fate::Missed => {
-                row.leaked += 1;
-                row.missed += 1;
-            }
-        }
+        let (planted, fate, restored) = fate?;
+        rows.types.entry(planted.entity.as_str()).or_default().add(&fate, restored);
+        rows.languages.entry(planted.language).or_default().add(&fate, restored);
+        rows.all.add(&fate, restored);
     }
     ended.map(|()| rows)
 }
@@ -107,7 +130,7 @@ struct Sender {
 
 impl Sender {
     /// Sends a text; says what became of its value, and whether the answer came back as it was sent.
-    async fn send(&self, index: usize, planted: &Planted) -> Result<(&'static str, Fate, bool)> {
+    async fn send<'a>(&self, index: usize, planted: &'a Planted) -> Result<(&'a Planted, Fate, bool)> {
         let mark = index.to_string();
         let session = format!("verify-{index}");
         let stream = index % 2 == 1;
@@ -131,7 +154,7 @@ impl Sender {
         } else {
             Fate::Clean
         };
-        Ok((planted.entity.as_str(), fate, said == planted.text))
+        Ok((planted, fate, said == planted.text))
     }
 
     async fn post(&self, path: &str, mark: &str, body: &Value) -> Result<String> {
@@ -176,21 +199,22 @@ fn is_covered(planted: &Planted, checked: &Value) -> bool {
     planted.value.chars().enumerate().all(|(at, c)| c.is_whitespace() || covered(start + at))
 }
 
-fn report(args: &VerifyArgs, rows: &BTreeMap<&'static str, Row>) -> Result<()> {
-    let mut all = Row::default();
-    let mut out =
-        format!("{:<20} {:>7} {:>6} {:>6} {:>6}  verdict\n", "type", "planted", "clean", "leaked", "missed");
-    for (label, row) in rows {
-        all.planted += row.planted;
-        all.clean += row.clean;
-        all.leaked += row.leaked;
-        all.missed += row.missed;
-        all.not_restored += row.not_restored;
-        out.push_str(&line(label, row));
+fn report(args: &VerifyArgs, rows: &Rows) -> Result<()> {
+    let all = &rows.all;
+    let mut out = String::new();
+    for (head, rows) in [("type", &rows.types), ("language", &rows.languages)] {
+        out.push_str(&format!(
+            "{head:<20} {:>7} {:>6} {:>6} {:>6}  verdict\n",
+            "planted", "clean", "leaked", "missed"
+        ));
+        for (label, row) in rows {
+            out.push_str(&line(label, row));
+        }
+        out.push('\n');
     }
-    out.push_str(&line("all", &all));
+    out.push_str(&line("all", all));
     if args.json {
-        out = format!("{}\n", json!({ "types": rows, "all": all }));
+        out = format!("{}\n", json!({ "types": rows.types, "languages": rows.languages, "all": all }));
     }
     write_out(out.as_bytes())?;
     if all.leaked > 0 || all.not_restored > 0 {

@@ -4,11 +4,17 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
 use crate::detect::Entity;
 
 /// A made-up value in a text.
 pub(super) struct Planted {
     pub(super) entity: Entity,
+    pub(super) language: &'static str,
     pub(super) value: String,
     pub(super) text: String,
 }
@@ -65,17 +71,73 @@ const STREETS: &[&str] =
     &["Maple Street", "Harbour Road", "Wisteria Lane", "Juniper Drive", "Chestnut Avenue", "Orchard Way"];
 const HOSTS: &[&str] = &["example.com", "example.org", "mail.example.net"];
 
-/// `count` values, the types in turn; the same for the same seed.
-pub(super) fn planted(count: usize, seed: u64) -> Vec<Planted> {
+/// The language with values of all types.
+pub(super) const ENGLISH: &str = "en";
+
+/// Names and sentences of a language.
+#[derive(Deserialize)]
+struct Language {
+    given: [String; 2],
+    surname: [String; 2],
+    city: [String; 2],
+    sentences: Sentences,
+}
+
+#[derive(Deserialize)]
+struct Sentences {
+    given: String,
+    surname: String,
+    city: String,
+    phone: String,
+    birth: String,
+    password: String,
+}
+
+/// The languages beside English.
+static LANGUAGES: LazyLock<BTreeMap<String, Language>> = LazyLock::new(|| {
+    // A test reads it; a file that cannot be read would be a mistake of this program.
+    toml::from_str(include_str!("languages.toml")).unwrap_or_default()
+});
+
+/// All languages that values can be planted in.
+pub(super) fn languages() -> impl Iterator<Item = &'static str> {
+    std::iter::once(ENGLISH).chain(LANGUAGES.keys().map(String::as_str))
+}
+
+/// `count` English values, the types in turn, and two of each of six types in every other language; the same for the same
+/// seed.
+pub(super) fn planted(count: usize, seed: u64, languages: &[String]) -> Vec<Planted> {
     let mut rng = StdRng::seed_from_u64(seed);
     let on: Vec<Entity> = Entity::ALL.into_iter().filter(|entity| entity.spec().on_by_default).collect();
-    (0..count).map(|index| one(on[index % on.len()], &mut rng)).collect()
+    let wanted = |name: &str| languages.iter().any(|language| language == name);
+    let english = if wanted(ENGLISH) { count } else { 0 };
+    let mut all: Vec<Planted> = (0..english).map(|index| one(on[index % on.len()], &mut rng)).collect();
+    for (name, language) in LANGUAGES.iter().filter(|(name, _)| wanted(name)) {
+        let sentences = &language.sentences;
+        for round in 0..2 {
+            let values = [
+                (Entity::GivenName, &sentences.given, language.given[round].clone()),
+                (Entity::Surname, &sentences.surname, language.surname[round].clone()),
+                (Entity::City, &sentences.city, language.city[round].clone()),
+                (Entity::PhoneNumber, &sentences.phone, value(Entity::PhoneNumber, &mut rng)),
+                (Entity::BirthDate, &sentences.birth, value(Entity::BirthDate, &mut rng)),
+                (Entity::Password, &sentences.password, value(Entity::Password, &mut rng)),
+            ];
+            all.extend(values.into_iter().map(|(entity, sentence, value)| Planted {
+                entity,
+                language: name,
+                text: sentence.replace("{}", &value),
+                value,
+            }));
+        }
+    }
+    all
 }
 
 fn one(entity: Entity, rng: &mut StdRng) -> Planted {
     let value = value(entity, rng);
     let text = sentence(entity, rng).replace("{}", &value);
-    Planted { entity, value, text }
+    Planted { entity, language: ENGLISH, value, text }
 }
 
 fn pick<'a>(rng: &mut StdRng, list: &[&'a str]) -> &'a str {
@@ -246,9 +308,22 @@ mod tests {
     use crate::recognizers::Recognizers;
 
     #[test]
+    fn every_language_is_planted() {
+        let all: Vec<String> = languages().map(str::to_owned).collect();
+        assert_eq!(all.len(), 16);
+        let planted = planted(3, 1, &all);
+        assert_eq!(planted.len(), 3 + 15 * 12);
+        assert!(
+            planted
+                .iter()
+                .all(|planted| planted.text.contains(&planted.value) && !planted.text.contains("{}"))
+        );
+    }
+
+    #[test]
     fn every_type_is_planted_and_checked_types_are_recognized() {
         let recognizers = Recognizers::new(&Config::default()).unwrap();
-        for planted in planted(210, 7) {
+        for planted in planted(210, 7, &[ENGLISH.to_owned()]) {
             assert!(planted.text.contains(&planted.value));
             let checked = [
                 Entity::Email,

@@ -31,7 +31,11 @@ fn html() -> &'static str {
                 ((*label).to_owned(), json!({ "kind": kind, "name": name }))
             })
             .collect();
-        include_str!("page.html").replace("/*TYPES*/{}", &serde_json::Value::Object(types).to_string())
+        let script =
+            include_str!("page.js").replace("/*TYPES*/{}", &serde_json::Value::Object(types).to_string());
+        include_str!("page.html")
+            .replace("/*STYLE*/", include_str!("page.css"))
+            .replace("/*SCRIPT*/", &script)
     });
     &PAGE
 }
@@ -79,6 +83,6 @@ mod tests {
             assert!(!html().contains(outside), "{outside}");
         }
         assert!(policy().contains("script-src 'sha256-"));
-        assert!(html().contains("\"CITY\"") && !html().contains("TYPES"));
+        assert!(html().contains("\"CITY\"") && !html().contains("TYPES") && !html().contains("/*S"));
     }
 }
