@@ -15,7 +15,7 @@ use super::serve::FormChoice;
 use sotto_client::WirePreference;
 
 use crate::links::LinkProfile;
-use sotto_engine::fetch::DEFAULT_MODEL;
+use sotto_engine::fetch::{DEFAULT_MODEL, ModelRef};
 pub use sotto_engine::open::{BackendChoice, DraftSource};
 use sotto_engine::session::DraftLength;
 use sotto_protocol::binding::SetPreference;
@@ -354,6 +354,54 @@ pub enum ModelsAction {
     },
 }
 
+/// A further model of `sotto api`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlsoModel {
+    /// What requests call it.
+    pub name: String,
+    /// A built-in name, a hub id or a path.
+    pub model: String,
+}
+
+/// A model, perhaps with a name for it.
+fn parse_also(text: &str) -> Result<AlsoModel, String> {
+    let (name, model) = match text.split_once('=') {
+        Some((name, model)) if !name.contains(['/', ':']) => (Some(name.trim()), model),
+        _ => (None, text),
+    };
+    let reference = ModelRef::parse(model).map_err(|error| error.to_string())?;
+    match name {
+        Some("") => Err("the name before = is empty".to_owned()),
+        Some(name) => Ok(AlsoModel { name: name.to_owned(), model: model.to_owned() }),
+        None => Ok(AlsoModel { name: reference.slug(), model: model.to_owned() }),
+    }
+}
+
+/// What token arrays are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenVocabulary {
+    /// OpenAI's cl100k_base, as clients of its embedding models send them
+    Openai,
+    /// The encoder's own vocabulary
+    Model,
+}
+
+/// Arguments of `sotto ps`.
+#[derive(Clone, Debug, Args)]
+pub struct PsArgs {
+    /// Address of a running `sotto api`
+    #[arg(long, env = "SOTTO_API_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8642", value_parser = parse_listen)]
+    pub listen: std::net::SocketAddr,
+
+    /// Its key, or @FILE to read it from a file
+    #[arg(long, env = "SOTTO_API_KEY", hide_env_values = true, value_parser = parse_secret)]
+    pub api_key: Option<String>,
+
+    /// Print one JSON object as the last line
+    #[arg(long, env = "SOTTO_JSON")]
+    pub json: bool,
+}
+
 /// Arguments of `sotto api`.
 #[derive(Clone, Debug, Args)]
 pub struct ApiArgs {
@@ -366,12 +414,24 @@ pub struct ApiArgs {
     pub drafts: DraftArgs,
 
     /// Address to listen on; loopback only
-    #[arg(long, env = "SOTTO_API_LISTEN", default_value = "127.0.0.1:8642")]
+    #[arg(long, env = "SOTTO_API_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8642", value_parser = parse_listen)]
     pub listen: std::net::SocketAddr,
 
     /// Sentence encoder for /v1/embeddings: a built-in name, a hub id or a path; started on first use
     #[arg(long, env = "SOTTO_EMBEDDING_MODEL", value_name = "MODEL", default_value = "minilm")]
     pub embedding_model: String,
+
+    /// What token arrays in requests to /v1/embeddings are of
+    #[arg(long, env = "SOTTO_EMBEDDING_TOKENS", value_enum, default_value_t = TokenVocabulary::Openai)]
+    pub embedding_tokens: TokenVocabulary,
+
+    /// Further chat model, loaded when a request names it; may be given several times
+    #[arg(long, env = "SOTTO_ALSO", value_name = "[NAME=]MODEL", value_delimiter = ',', value_parser = parse_also)]
+    pub also: Vec<AlsoModel>,
+
+    /// Memory that loaded chat models may take together, in MiB; the longest unused are unloaded. No limit when absent
+    #[arg(long, env = "SOTTO_MODEL_MEMORY", value_name = "MIB")]
+    pub model_memory: Option<u64>,
 
     /// Key that clients must send, or @FILE to read it from a file; a random one is made and printed if absent or empty
     #[arg(long, env = "SOTTO_API_KEY", hide_env_values = true, value_parser = parse_secret)]
@@ -382,7 +442,7 @@ pub struct ApiArgs {
     pub no_key: bool,
 
     /// Also take requests of web pages of this origin, such as http://localhost:3000; may be given several times
-    #[arg(long, env = "SOTTO_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, env = "SOTTO_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub allow_origin: Vec<String>,
 
     /// Also take requests addressed to this host, such as host.docker.internal:8642; may be given several times
@@ -441,6 +501,24 @@ pub(super) fn parse_tau(text: &str) -> Result<usize, String> {
     sotto_protocol::binding::binding(tau).map(|_| tau).map_err(|error| error.to_string())
 }
 
+/// An address with a port, or a port of this machine.
+fn parse_listen(text: &str) -> Result<std::net::SocketAddr, String> {
+    let own = |port: &str| port.parse().ok().map(|port: u16| (std::net::Ipv4Addr::LOCALHOST, port).into());
+    let of_name = || text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')).and_then(own);
+    let parsed = text.parse().ok().or_else(|| own(text)).or_else(of_name);
+    parsed.ok_or_else(|| "expected an address with a port, such as 127.0.0.1:8642, or a port".to_owned())
+}
+
+/// What browsers send as `Origin`, or `*`.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map(|(_, host)| host.trim_end_matches('/'));
+    match host {
+        _ if text == "*" || text == "null" => Ok(text.to_owned()),
+        Some(host) if !host.contains('/') => Ok(text.to_owned()),
+        _ => Err("expected an origin with its scheme and without a path, such as http://localhost:3000, or *".to_owned()),
+    }
+}
+
 /// A multiple to pad to.
 fn parse_multiple(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -465,6 +543,27 @@ mod tests {
         assert_eq!(parse_secret(&format!("@{}", file.path().display())), Ok("sk-secret".to_owned()));
         assert_eq!(parse_secret("sk-secret"), Ok("sk-secret".to_owned()));
         assert!(parse_secret("@/nonexistent/file").is_err_and(|error| error.contains("/nonexistent/file")));
+    }
+
+    #[test]
+    fn addresses_origins_and_models_are_read_as_people_write_them() {
+        for text in ["127.0.0.1:80", "localhost:80", ":80", "80"] {
+            assert_eq!(parse_listen(text).unwrap().to_string(), "127.0.0.1:80", "{text}");
+        }
+        assert_eq!(parse_listen("[::1]:80").unwrap().to_string(), "[::1]:80");
+        for bad in ["", "localhost", "127.0.0.1", "example.com:80", ":x", "99999"] {
+            assert!(parse_listen(bad).is_err(), "{bad:?} was accepted");
+        }
+        for good in ["*", "null", "http://localhost:3000", "http://localhost:3000/", "tauri://localhost", "file://"] {
+            assert_eq!(parse_origin(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "localhost:3000", "http://localhost:3000/page"] {
+            assert!(parse_origin(bad).is_err(), "{bad:?} was accepted");
+        }
+        let named = parse_also("small=smollm2-135m").unwrap();
+        assert_eq!((named.name.as_str(), named.model.as_str()), ("small", "smollm2-135m"));
+        assert_eq!(parse_also("/models/My Model.gguf").unwrap().name, "My_Model");
+        assert!(parse_also("=smollm2-135m").is_err());
     }
 
     #[test]

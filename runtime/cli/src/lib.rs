@@ -5,7 +5,7 @@
 //!
 //! | module | subcommand |
 //! |---|---|
-//! | [`chat`], [`api`] | conversations in the terminal and over HTTP |
+//! | [`chat`], [`api`], [`ps`] | conversations in the terminal and over HTTP |
 //! | [`serve`], [`split`], [`keys`], [`credential`] | running a server |
 //! | [`selftest`], [`audit`], [`doctor`], [`estimate`] | checking and measuring |
 //! | [`models`] | models on this machine |
@@ -19,6 +19,8 @@
 //! # Ok::<(), clap::Error>(())
 //! ```
 
+#[macro_use]
+pub mod output;
 pub mod api;
 pub mod args;
 pub mod audit;
@@ -34,8 +36,8 @@ pub mod links;
 pub mod man;
 pub mod models;
 pub mod open;
-pub mod output;
 pub mod progress;
+pub mod ps;
 pub mod selftest;
 mod selftest_texts;
 pub mod serve;
@@ -65,6 +67,8 @@ pub enum Command {
     Chat(Box<args::ChatArgs>),
     /// Serve an OpenAI-compatible API on this machine
     Api(args::ApiArgs),
+    /// Show what a running `sotto api` has loaded
+    Ps(args::PsArgs),
     /// Run linear layers for clients, encrypted
     Serve(serve::ServeArgs),
     /// Split a model into what clients get and what the server keeps
@@ -119,7 +123,7 @@ fn report(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::OutputClosed) {
-                eprintln!("sotto: {error}");
+                note!("sotto: {error}");
             }
             ExitCode::from(exit::exit_code(&error))
         }
@@ -143,6 +147,7 @@ pub fn run(command: Command) -> Result<()> {
             hardening::seal_memory();
             api::run(&args, &mut out)
         }
+        Command::Ps(args) => ps::run(&args, &mut out),
         Command::Serve(args) => {
             drop(out);
             serve::run(&args)

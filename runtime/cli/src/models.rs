@@ -29,7 +29,7 @@ pub fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<()> {
         ModelsAction::Fetch { model, quiet } => {
             let model = ModelRef::parse(model)?;
             if let (ModelRef::Builtin(builtin), false) = (&model, *quiet) {
-                eprintln!("{}; {}; {}", builtin.description, builtin.licence, builtin.origin);
+                note!("{}; {}; {}", builtin.description, builtin.licence, builtin.origin);
             }
             let fetched = fetch(&model, &cache, &Bars::new(*quiet))?;
             output::line(out, &fetched.path.display().to_string())

@@ -181,7 +181,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     if server.connect_string().credential.is_none()
         && let Some(state) = state
     {
-        eprintln!(
+        note!(
             "For a client: sotto credential add --state {} --budget 100000 --server '{}'\n\
              It prints the whole connect string for `sotto chat --server`.",
             state.display(),
@@ -220,7 +220,7 @@ fn keep_connect_string(args: &ServeArgs, line: &str) -> Result<()> {
         (None, Some(file)) => format!("will be in {}", file.display()),
         (None, None) => "is not kept: use --state, --ready-file or --print-credential".to_owned(),
     };
-    eprintln!("the connect string with its credential {place}");
+    note!("the connect string with its credential {place}");
     Ok(())
 }
 
@@ -244,7 +244,7 @@ async fn wait_for_end(args: &ServeArgs, server: &Server, line: &str) -> Result<(
             _ = poll.tick(), if !announced => {
                 if server.is_ready() {
                     announced = true;
-                    eprintln!("ready: {}", describe(server));
+                    note!("ready: {}", describe(server));
                     if let Some(file) = &args.ready_file {
                         sotto_storage::write_private(file, line.as_bytes())
                             .map_err(|error| Error::io("write", file, error))?;

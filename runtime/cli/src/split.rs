@@ -100,7 +100,7 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     if let Some(note) = tied_note(&source.config)?
         && !args.quiet
     {
-        eprintln!("{note}");
+        note!("{note}");
     }
     if args.no_tables {
         return Ok(());

@@ -57,7 +57,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     }
     opened.session.set_messages(messages);
     if message.is_some() && !args.quiet && args.server.server.is_some() {
-        eprintln!("{}", opened.description);
+        note!("{}", opened.description);
     }
     match message {
         Some(message) => one_shot(&mut opened, args, &settings, &interrupt, &message),
@@ -80,9 +80,9 @@ fn one_shot(
     }
     if !args.quiet && !args.json {
         if let Some(mark) = cut_mark(&answer, opened, "--max-tokens") {
-            eprintln!("{mark}");
+            note!("{mark}");
         }
-        eprintln!("{}", stats_line(&answer));
+        note!("{}", stats_line(&answer));
     }
     match answer.finish {
         Finish::Cancelled => Err(Error::Cancelled),
