@@ -31,6 +31,9 @@ pub enum RoundsChoice {
     Auto,
 }
 
+/// Most threads of a server. More than a machine has cores are of no use, and starting very many takes long.
+pub(super) const MAX_THREADS: u64 = 1024;
+
 /// Where the linear layers run.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
@@ -66,7 +69,7 @@ pub struct ServerArgs {
     pub form: FormChoice,
 
     /// Threads of the server started on this machine; all cores by default
-    #[arg(long, env = "SOTTO_THREADS", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, env = "SOTTO_THREADS", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_THREADS))]
     pub threads: Option<usize>,
 
     /// Memory for batches of the server started on this machine, in MiB; an eighth of the free memory when absent
@@ -127,28 +130,28 @@ impl ServerArgs {
 /// Sampling of the next token.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// Maximum number of tokens per answer [default: 512]
-    #[arg(long, env = "SOTTO_MAX_TOKENS")]
+    /// Maximum number of tokens per answer, -1 for no limit but the context [default: 512]
+    #[arg(long, env = "SOTTO_MAX_TOKENS", allow_negative_numbers = true, value_parser = parse_max_tokens)]
     pub max_tokens: Option<usize>,
 
     /// Sampling temperature; 0 takes the likeliest token. If absent: the likeliest, repeats discouraged
-    #[arg(long, env = "SOTTO_TEMPERATURE")]
+    #[arg(long, env = "SOTTO_TEMPERATURE", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
 
     /// Keep the likeliest tokens up to this total probability [default: 1]
-    #[arg(long, env = "SOTTO_TOP_P")]
+    #[arg(long, env = "SOTTO_TOP_P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
 
     /// Keep this many of the likeliest tokens; 0 keeps all [default: 0]
-    #[arg(long, env = "SOTTO_TOP_K")]
+    #[arg(long, env = "SOTTO_TOP_K", allow_negative_numbers = true, value_parser = parse_top_k)]
     pub top_k: Option<usize>,
 
     /// Drop tokens less likely than this fraction of the likeliest; 0 drops none [default: 0]
-    #[arg(long, env = "SOTTO_MIN_P")]
+    #[arg(long, env = "SOTTO_MIN_P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
 
     /// Penalty on recent tokens; 1 is none. If absent: 1.1 without a temperature, none with one
-    #[arg(long, env = "SOTTO_REPEAT_PENALTY")]
+    #[arg(long, env = "SOTTO_REPEAT_PENALTY", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
 
     /// Seed of the sampler; random if absent
@@ -193,23 +196,30 @@ pub struct ChatArgs {
     /// Answer this and leave, instead of a conversation; text on standard input follows it, and `-` stands for that alone
     ///
     /// Other users of this machine see command lines: --prompt-file, or standard input, keeps it from them.
-    #[arg(short, long, env = "SOTTO_PROMPT", value_parser = parse_prompt, hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        env = "SOTTO_PROMPT",
+        value_parser = parse_prompt,
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub prompt: Option<String>,
 
     /// The same without the option's name
     #[arg(value_name = "PROMPT", value_parser = parse_prompt, conflicts_with = "prompt")]
     pub text: Option<String>,
 
-    /// As --prompt, read from this file
+    /// As --prompt, read from this file; `-` is standard input
     #[arg(long, env = "SOTTO_PROMPT_FILE", value_name = "FILE", conflicts_with_all = ["prompt", "text"])]
     pub prompt_file: Option<PathBuf>,
 
-    /// File whose text follows the prompt; may be given several times
-    #[arg(short, long, env = "SOTTO_FILE", value_name = "FILE", value_delimiter = ',')]
+    /// File whose text follows the prompt; may be given several times, and `-` is standard input
+    #[arg(short, long, env = "SOTTO_FILE", value_name = "FILE")]
     pub file: Vec<PathBuf>,
 
     /// System message
-    #[arg(long, env = "SOTTO_SYSTEM", hide_env_values = true)]
+    #[arg(long, env = "SOTTO_SYSTEM", hide_env_values = true, allow_hyphen_values = true)]
     pub system: Option<String>,
 
     /// As --system, read from this file
@@ -233,7 +243,7 @@ pub struct ChatArgs {
     #[arg(long, env = "SOTTO_LOAD", value_name = "FILE")]
     pub load: Option<PathBuf>,
 
-    /// Keep the input history in this file; off unless given
+    /// Keep the input history of conversations in this file; off unless given
     #[arg(long, env = "SOTTO_HISTORY", value_name = "FILE")]
     pub history: Option<PathBuf>,
 
@@ -471,7 +481,7 @@ const MAX_TEXT_FILE_BYTES: u64 = 4 << 20;
 /// What reading the file fails with, naming the file.
 pub fn parse_secret(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
-        None => Ok(text.to_owned()),
+        None => Ok(text.trim().to_owned()),
         Some(file) => Ok(read_text(file.as_ref())?.trim().to_owned()),
     }
 }
@@ -482,10 +492,32 @@ pub(super) fn read_text(file: &std::path::Path) -> Result<String, String> {
     let mut text = String::new();
     let mut open = std::fs::File::open(file).map_err(failed)?.take(MAX_TEXT_FILE_BYTES + 1);
     open.read_to_string(&mut text).map_err(failed)?;
+    // A byte order mark, which editors on Windows write, is none of the text.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.len() as u64 > MAX_TEXT_FILE_BYTES {
         return Err(format!("{} has more than {} MB", file.display(), MAX_TEXT_FILE_BYTES >> 20));
     }
     Ok(text)
+}
+
+/// A number of tokens; -1 stands for no limit, as in other programs.
+pub(super) fn parse_max_tokens(text: &str) -> Result<usize, String> {
+    match text.trim() {
+        "-1" => Ok(usize::MAX),
+        text => {
+            text.parse().map_err(|_| "expected a whole number of at least 1, or -1 for no limit".to_owned())
+        }
+    }
+}
+
+/// A number of tokens to choose from; -1 stands for all, as in other programs.
+pub(super) fn parse_top_k(text: &str) -> Result<usize, String> {
+    match text.trim() {
+        "-1" => Ok(0),
+        text => text.parse().map_err(|_| "expected a whole number, 0 for all tokens".to_owned()),
+    }
 }
 
 fn parse_prompt(text: &str) -> Result<String, String> {
@@ -515,7 +547,10 @@ fn parse_origin(text: &str) -> Result<String, String> {
     match host {
         _ if text == "*" || text == "null" => Ok(text.to_owned()),
         Some(host) if !host.contains('/') => Ok(text.to_owned()),
-        _ => Err("expected an origin with its scheme and without a path, such as http://localhost:3000, or *".to_owned()),
+        _ => {
+            Err("expected an origin with its scheme and without a path, such as http://localhost:3000, or *"
+                .to_owned())
+        }
     }
 }
 
@@ -541,7 +576,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "sk-secret\n").unwrap();
         assert_eq!(parse_secret(&format!("@{}", file.path().display())), Ok("sk-secret".to_owned()));
-        assert_eq!(parse_secret("sk-secret"), Ok("sk-secret".to_owned()));
+        assert_eq!(parse_secret(" sk-secret\n"), Ok("sk-secret".to_owned()));
+        std::fs::write(file.path(), "\u{feff}text").unwrap();
+        assert_eq!(read_text(file.path()).as_deref(), Ok("text"));
         assert!(parse_secret("@/nonexistent/file").is_err_and(|error| error.contains("/nonexistent/file")));
     }
 
@@ -554,7 +591,9 @@ mod tests {
         for bad in ["", "localhost", "127.0.0.1", "example.com:80", ":x", "99999"] {
             assert!(parse_listen(bad).is_err(), "{bad:?} was accepted");
         }
-        for good in ["*", "null", "http://localhost:3000", "http://localhost:3000/", "tauri://localhost", "file://"] {
+        for good in
+            ["*", "null", "http://localhost:3000", "http://localhost:3000/", "tauri://localhost", "file://"]
+        {
             assert_eq!(parse_origin(good).as_deref(), Ok(good));
         }
         for bad in ["", "localhost:3000", "http://localhost:3000/page"] {

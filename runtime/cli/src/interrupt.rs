@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM in the client commands.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sotto_protocol::error::{Error, Result};
 

@@ -47,7 +47,7 @@ pub mod split;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use sotto_protocol::error::{Error, Result};
 
@@ -95,8 +95,18 @@ pub enum Command {
 
 /// Reads the command line, runs it and reports errors; for `main`.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     report(survive_file_limits().and_then(|()| run(command)))
+}
+
+/// `command` without the environment variables that are set to nothing: they count as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&'static str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Lets a write beyond the limit on the size of files (`ulimit -f`) fail, where it would kill the process silently (SIGXFSZ).

@@ -50,7 +50,8 @@ fn ask(address: SocketAddr, key: Option<&str>) -> Result<Value> {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&*text, ""));
     let status = head.split_whitespace().nth(1).unwrap_or_default();
     if status == "401" {
-        let message = "wrong or missing API key; give the one that `sotto api` printed: --api-key, or SOTTO_API_KEY";
+        let message =
+            "wrong or missing API key; give the one that `sotto api` printed: --api-key, or SOTTO_API_KEY";
         return Err(Error::Usage(message.to_owned()));
     }
     let parsed = serde_json::from_str::<Value>(body).ok().filter(|value| value["models"].is_array());
@@ -91,7 +92,9 @@ mod tests {
     fn columns_stand_under_each_other() {
         let rows = [
             row(&json!({ "name": "a", "state": "not loaded", "memory_bytes": 0, "requests": 0 })),
-            row(&json!({ "name": "long", "state": "loaded", "memory_bytes": 5 << 20, "requests": 2, "unused_s": 7 })),
+            row(
+                &json!({ "name": "long", "state": "loaded", "memory_bytes": 5 << 20, "requests": 2, "unused_s": 7 }),
+            ),
         ];
         assert_eq!(aligned(&rows), "a     not loaded         0\nlong  loaded      5 MiB  2  7 s");
     }

@@ -84,8 +84,15 @@ mod tests {
 
     #[test]
     fn beginning_and_end_stand_before_the_middle() {
-        let tokenizer =
-            tokenizer(&["?", "a", "b", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endoftext|>"]);
+        let tokenizer = tokenizer(&[
+            "?",
+            "a",
+            "b",
+            "<|fim_prefix|>",
+            "<|fim_middle|>",
+            "<|fim_suffix|>",
+            "<|endoftext|>",
+        ]);
         let filling = Filling::of(&tokenizer).unwrap();
         assert_eq!(filling.prompt(&tokenizer, &[1], "b a").unwrap(), [3, 1, 5, 2, 1, 4]);
         assert!(filling.ends().contains(&6) && filling.ends().contains(&3));

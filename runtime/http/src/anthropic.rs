@@ -150,7 +150,10 @@ mod tests {
                 json!({ "messages": [{ "role": "user", "content": [{ "type": "tool_result" }] }], "max_tokens": 5 }),
                 "messages[0].content[0].tool_use_id",
             ),
-            (json!({ "messages": [{ "role": "user", "content": null }], "max_tokens": 5 }), "messages[0].content"),
+            (
+                json!({ "messages": [{ "role": "user", "content": null }], "max_tokens": 5 }),
+                "messages[0].content",
+            ),
         ] {
             assert_eq!(MessagesRequest::read(&body).unwrap_err().param(), Some(param), "{body}");
         }

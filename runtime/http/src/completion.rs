@@ -117,7 +117,9 @@ mod tests {
     fn what_cannot_be_had_is_named() {
         let param = |body: Value| CompletionRequest::read(&body).unwrap_err().param().map(ToOwned::to_owned);
         assert_eq!(param(json!({ "prompt": "a", "suffix": 5 })).as_deref(), Some("suffix"));
-        let filled = |suffix: &str| CompletionRequest::read(&json!({ "prompt": "a", "suffix": suffix })).unwrap().suffix;
+        let filled = |suffix: &str| {
+            CompletionRequest::read(&json!({ "prompt": "a", "suffix": suffix })).unwrap().suffix
+        };
         assert_eq!((filled("b").as_deref(), filled("")), (Some("b"), None));
         assert_eq!(param(json!({ "prompt": "a", "echo": true, "logprobs": 1 })).as_deref(), Some("logprobs"));
         assert_eq!(param(json!({ "prompt": "a", "best_of": 3 })).as_deref(), Some("best_of"));

@@ -58,9 +58,12 @@ impl ApiError {
         // A name is short; what is long is something else, which is not repeated.
         let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
         let more = if shown.len() < name.len() { "..." } else { "" };
-        Self::new(StatusCode::NOT_FOUND, format!("The model {shown:?}{more} is not here. Available: {known}."))
-            .with_code("model_not_found")
-            .with_param("model")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("The model {shown:?}{more} is not here. Available: {known}."),
+        )
+        .with_code("model_not_found")
+        .with_param("model")
     }
 
     /// 400 for a conversation that does not fit the model.

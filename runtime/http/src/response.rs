@@ -82,9 +82,8 @@ fn read_item(index: usize, item: &Value) -> Result<Option<ChatMessage>> {
     let path = format!("input[{index}].");
     let fields = Fields::of(item, &path)?;
     let message = |role, text| ChatMessage { role, text, calls: Vec::new() };
-    let need = |name: &str| {
-        fields.text(name)?.ok_or_else(|| ApiError::field(fields.name(name), "must be a string"))
-    };
+    let need =
+        |name: &str| fields.text(name)?.ok_or_else(|| ApiError::field(fields.name(name), "must be a string"));
     match fields.text("type")? {
         None | Some("message") => {}
         Some("function_call") => {

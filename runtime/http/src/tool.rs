@@ -164,7 +164,9 @@ mod tests {
     fn write(shape: Shape, name: &str) -> Value {
         let schema = json!({ "type": "object" });
         match shape {
-            Shape::Nested => json!({ "type": "function", "function": { "name": name, "parameters": schema } }),
+            Shape::Nested => {
+                json!({ "type": "function", "function": { "name": name, "parameters": schema } })
+            }
             Shape::Flat => json!({ "type": "function", "name": name, "parameters": schema }),
             Shape::Anthropic => json!({ "name": name, "input_schema": schema }),
         }
@@ -182,13 +184,17 @@ mod tests {
         for shape in SHAPES {
             let tools = json!([write(shape, "f"), write(shape, "g")]);
             let choices = match shape {
-                Shape::Nested => {
-                    [json!("required"), json!({ "type": "function", "function": { "name": "g" } }), json!("none")]
-                }
+                Shape::Nested => [
+                    json!("required"),
+                    json!({ "type": "function", "function": { "name": "g" } }),
+                    json!("none"),
+                ],
                 Shape::Flat => [json!("required"), json!({ "type": "function", "name": "g" }), json!("none")],
-                Shape::Anthropic => {
-                    [json!({ "type": "any" }), json!({ "type": "tool", "name": "g" }), json!({ "type": "none" })]
-                }
+                Shape::Anthropic => [
+                    json!({ "type": "any" }),
+                    json!({ "type": "tool", "name": "g" }),
+                    json!({ "type": "none" }),
+                ],
             };
             let expected = [ToolChoice::Required, ToolChoice::Named("g".to_owned()), ToolChoice::Never];
             for (choice, expected) in choices.into_iter().zip(expected) {

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use sotto_engine::open::{Chat, SharedChat};
-use sotto_http::error::ApiError;
 use sotto_engine::session::{Answer, Finish, GenerateOptions, Progress, TokenLogprob, conversations};
-use sotto_protocol::error::{Error, Result};
+use sotto_http::error::ApiError;
+use sotto_protocol::error::Error;
 use tokio::sync::{mpsc as async_mpsc, oneshot};
 
 use super::error::{refusal, shutting_down};
 use super::metrics::Metrics;
 use super::prompt::PromptBuilder;
+
+/// Result of this module.
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Requests under way or waiting; each holds its prompt in memory.
 const MAX_REQUESTS: usize = 48;

@@ -64,7 +64,9 @@ async fn answer(state: Arc<State>, body: Bytes) -> Result<Response, ApiError> {
 
 /// Counts the tokens of a request; refusals have Anthropic's form.
 pub(super) async fn count_tokens(Extract(state): Extract<Arc<State>>, body: Bytes) -> Response {
-    count(&state, body).await.map_or_else(ApiError::into_anthropic_response, |count| Json(count).into_response())
+    count(&state, body)
+        .await
+        .map_or_else(ApiError::into_anthropic_response, |count| Json(count).into_response())
 }
 
 async fn count(state: &State, body: Bytes) -> Result<Value, ApiError> {
@@ -129,7 +131,8 @@ impl Told {
 
     /// A piece of the last block.
     fn delta(&self, delta: &Value) -> Message {
-        let event = json!({ "type": "content_block_delta", "index": self.blocks.saturating_sub(1), "delta": delta });
+        let event =
+            json!({ "type": "content_block_delta", "index": self.blocks.saturating_sub(1), "delta": delta });
         Message::named("content_block_delta", event.to_string())
     }
 

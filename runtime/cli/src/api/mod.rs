@@ -98,7 +98,10 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
         .build()
         .map_err(io("starting the network runtime"))?;
     let (ended, end) = tokio::sync::oneshot::channel();
-    interrupt.on_end(move || drop(ended.send(())));
+    interrupt.on_end(move || {
+        // The endpoint may have ended by itself.
+        let _ = ended.send(());
+    });
     let served = runtime.block_on(async {
         let adopted = state.models.adopt_first(opened, stop).await;
         adopted.map_err(|error| std::io::Error::other(error.message().to_owned()))?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sotto_engine::fetch::ModelRef;
 use sotto_engine::open::{Chat, DraftSource};
 use sotto_http::error::ApiError;
-use sotto_protocol::error::{Error, Result};
+use sotto_protocol::error::Error;
 use sotto_storage::Cache;
 
 use super::error::{refusal, thread_ended};
@@ -19,6 +19,9 @@ use super::prompt::PromptBuilder;
 use crate::args::ApiArgs;
 use crate::open::{open, open_named};
 use crate::progress::Bars;
+
+/// Result of this module.
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// When to ask again if all models that could make room are answering.
 const ROOM_RETRY: Duration = Duration::from_secs(5);
@@ -82,7 +85,14 @@ impl Models {
             entries.push(entry(also.name.clone(), ModelRef::parse(&also.model)?, false));
         }
         let budget = args.model_memory.map_or(u64::MAX, |mebibytes| mebibytes.saturating_mul(1 << 20));
-        Ok(Self { entries, args: args.clone(), budget, start: Instant::now(), metrics, stops: Mutex::default() })
+        Ok(Self {
+            entries,
+            args: args.clone(),
+            budget,
+            start: Instant::now(),
+            metrics,
+            stops: Mutex::default(),
+        })
     }
 
     /// What requests call the models, the first one first.
@@ -213,7 +223,8 @@ impl Models {
                     // It alone is more than the budget: one model there must be.
                     return Ok(());
                 }
-                let message = "the models that are loaded are answering, and --model-memory leaves no room for another";
+                let message =
+                    "the models that are loaded are answering, and --model-memory leaves no room for another";
                 return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_code("busy")
                     .with_retry_after(ROOM_RETRY));
@@ -255,7 +266,8 @@ impl Models {
                     Some(loaded) => ("loaded", loaded.memory, loaded.thread.open_requests()),
                 },
             };
-            let idle = (state == "loaded").then(|| now.saturating_sub(entry.used.load(Ordering::Relaxed)) / 1000);
+            let idle =
+                (state == "loaded").then(|| now.saturating_sub(entry.used.load(Ordering::Relaxed)) / 1000);
             json!({
                 "name": entry.name,
                 "state": state,

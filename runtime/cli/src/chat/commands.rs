@@ -106,13 +106,15 @@ pub fn parse(line: &str) -> Result<Command, String> {
                     pair.split_once(|c: char| c.is_whitespace() || c == '=').ok_or_else(|| {
                         "/set needs a name and a value, such as /set temperature 0.2".to_owned()
                     })?;
-                Ok(Command::Set(Some((option.trim().to_owned(), value.trim().to_owned()))))
+                // `name = value` is as good as `name value`.
+                let value = value.trim_start().trim_start_matches('=').trim();
+                Ok(Command::Set(Some((option.trim().to_owned(), value.to_owned()))))
             }
         },
         "/stats" => Ok(Command::Stats),
         "/wire" => Ok(Command::Wire),
         "/exit" | "/quit" | "/bye" => Ok(Command::Exit),
-        other => Err(format!("unknown command {other}; /help lists them")),
+        other => Err(format!("unknown command {other}; /help lists them. Between \"\"\" it is a message.")),
     }
 }
 
@@ -129,7 +131,9 @@ mod tests {
             parse("/set temperature 0.2"),
             Ok(Command::Set(Some(("temperature".into(), "0.2".into()))))
         );
-        assert_eq!(parse("/set seed=7"), Ok(Command::Set(Some(("seed".into(), "7".into())))));
+        for line in ["/set seed=7", "/set seed = 7", "/set  seed   7", "/set seed =7"] {
+            assert_eq!(parse(line), Ok(Command::Set(Some(("seed".into(), "7".into())))), "{line}");
+        }
         assert_eq!(parse("/save a b.json"), Ok(Command::Save("a b.json".into())));
         for bad in ["/save", "/load", "/edit", "/set temperature", "/nonesuch", "/"] {
             assert!(parse(bad).is_err(), "{bad} was accepted");

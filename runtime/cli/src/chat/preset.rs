@@ -82,7 +82,7 @@ impl Preset {
 
 /// `SOTTO_PRESETS`, or `sotto/presets.toml` in the configuration directory.
 fn file() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SOTTO_PRESETS") {
+    if let Some(path) = std::env::var_os("SOTTO_PRESETS").filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
     let home = || {

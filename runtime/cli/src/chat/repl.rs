@@ -112,16 +112,19 @@ impl Talk<'_> {
             Command::Continue if self.last_role() == Some("assistant") => return self.ask(Ask::Continue),
             Command::Continue => note!("there is no answer to continue"),
             Command::Regenerate => {
+                let before = self.opened.session.messages().to_vec();
                 self.without_answer();
                 if self.last_role() == Some("user") {
-                    return self.ask(Ask::Again);
+                    return self.ask_instead(Ask::Again, before);
                 }
+                self.opened.session.set_messages(before);
                 note!("there is no message to answer again");
             }
             Command::Edit(text) => {
+                let before = self.opened.session.messages().to_vec();
                 self.without_answer();
                 self.without_last("user");
-                return self.ask(Ask::Message(&text));
+                return self.ask_instead(Ask::Message(&text), before);
             }
             Command::Undo => {
                 self.without_answer();
@@ -139,10 +142,27 @@ impl Talk<'_> {
                     .map(|message| format!("{}: {}", message.role, message.content))
                     .collect();
                 output::line(&mut std::io::stdout().lock(), &text.join("\n\n"))?;
+                return Ok(());
             }
-            other => apply_setting(self.opened, &mut self.settings, other),
+            other => {
+                // The others leave the conversation as it is: an answer that was cut can still be continued.
+                let replaced = matches!(other, Command::System(Some(_)) | Command::Clear | Command::Load(_));
+                apply_setting(self.opened, &mut self.settings, other);
+                self.cut &= !replaced;
+                return Ok(());
+            }
         }
         self.cut = false;
+        Ok(())
+    }
+
+    /// A turn in place of one that was taken back: without an answer, the conversation is as it was `before`.
+    fn ask_instead(&mut self, ask: Ask<'_>, before: Vec<Message>) -> Result<()> {
+        self.ask(ask)?;
+        if self.last_role() != Some("assistant") {
+            self.opened.session.set_messages(before);
+            note!("The conversation is as it was.");
+        }
         Ok(())
     }
 
