@@ -154,8 +154,8 @@ pub struct SamplingArgs {
     #[arg(long, env = "SOTTO_REPEAT_PENALTY", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
 
-    /// Seed of the sampler; random if absent
-    #[arg(long, env = "SOTTO_SEED")]
+    /// Seed of the sampler; random if absent or -1
+    #[arg(long, env = "SOTTO_SEED", allow_negative_numbers = true, value_parser = parse_seed)]
     pub seed: Option<u64>,
 
     /// Continue after the end-of-text token
@@ -509,6 +509,14 @@ pub(super) fn parse_max_tokens(text: &str) -> Result<usize, String> {
         text => {
             text.parse().map_err(|_| "expected a whole number of at least 1, or -1 for no limit".to_owned())
         }
+    }
+}
+
+/// Any whole number; -1 stands for a random one, as in other programs.
+pub(super) fn parse_seed(text: &str) -> Result<u64, String> {
+    match text.trim() {
+        "-1" => Ok(rand::random()),
+        text => text.parse().map_err(|_| "expected a whole number, or -1 for a random one".to_owned()),
     }
 }
 

@@ -262,3 +262,47 @@ fn a_cut_answer_says_so_and_is_continued_taken_back_and_given_again() {
     terminal.line("/exit");
     assert_eq!(terminal.leaves(&[]), 0);
 }
+
+#[test]
+fn a_history_that_cannot_be_kept_does_not_end_the_conversation() {
+    let mut terminal = Terminal::start(&["--backend", "int8", "--history", "/nonexistent/folder/history"]);
+    let first = terminal.command("/set");
+    assert!(first.contains("what you type is not kept") && first.contains("temperature"), "{first}");
+    let second = terminal.command("/set");
+    assert!(!second.contains("not kept"), "{second}");
+    terminal.line("/exit");
+    assert_eq!(terminal.leaves(&[]), 0);
+}
+
+#[test]
+fn a_cut_answer_is_continued_after_more_was_allowed() {
+    let mut terminal = Terminal::start(&["--backend", "int8", "--max-tokens", "4", "--ignore-eos"]);
+    assert!(terminal.ask("Tell me a story.").contains("[cut at 4 tokens"));
+    assert!(terminal.command("/set max_tokens = 6").contains("max_tokens 6"));
+    terminal.command("/stats");
+    terminal.line("");
+    let rest = terminal.until(STATS);
+    assert!(rest.contains("[cut at 6 tokens"), "{rest}");
+    terminal.until(PROMPT);
+    assert_eq!(terminal.command("/show").matches("assistant: ").count(), 1);
+    terminal.line("/exit");
+    assert_eq!(terminal.leaves(&[]), 0);
+}
+
+#[test]
+fn a_dumb_terminal_gets_lines_and_no_control_codes() {
+    smollm2();
+    let mut command = sotto();
+    command.args(["chat", "--temperature", "0", "--max-tokens", "2", "--backend", "int8"]);
+    command.env("TERM", "dumb").env("COLUMNS", "8");
+    let options = Options::new().timeout_ms(Some(PATIENCE_MS)).strip_ansi_escape_codes(false);
+    let mut session = spawn_with_options(command, options).unwrap();
+    let mut seen = session.exp_string(PROMPT).unwrap();
+    session.send_line("Name a colour.").unwrap();
+    seen.push_str(&session.exp_string(STATS).unwrap());
+    seen.push_str(&session.exp_string(PROMPT).unwrap());
+    session.send_line("/exit").unwrap();
+    seen.push_str(&session.exp_eof().unwrap());
+    assert!(seen.contains("waiting for the server ..."), "{seen}");
+    assert!(!seen.contains('\u{1b}'), "{seen:?}");
+}

@@ -2,7 +2,7 @@
 
 use sotto_models::generate::sampler::SamplerConfig;
 
-use crate::args::{SamplingArgs, parse_max_tokens, parse_top_k};
+use crate::args::{SamplingArgs, parse_max_tokens, parse_seed, parse_top_k};
 use sotto_engine::session::GenerateOptions;
 use sotto_protocol::error::{Error, Result};
 
@@ -77,8 +77,8 @@ impl Settings {
             "top_k" => changed.sampler.top_k = parsed(name, parse_top_k(value))?,
             "min_p" => changed.sampler.min_p = number(name, value)?,
             "repeat_penalty" => changed.sampler.repeat_penalty = number(name, value)?,
-            "seed" if value == "none" => changed.seed = None,
-            "seed" => changed.seed = Some(number(name, value)?),
+            "seed" if matches!(value, "none" | "-1") => changed.seed = None,
+            "seed" => changed.seed = Some(parsed(name, parse_seed(value))?),
             "ignore_eos" => changed.ignore_eos = number(name, value)?,
             _ => return Err(Error::Usage(format!("no option {name}; /set shows them"))),
         }
@@ -117,7 +117,6 @@ fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
 /// What the value of an option is.
 fn kind(name: &str) -> &'static str {
     match name {
-        "max_tokens" | "top_k" | "seed" => "a whole number",
         "ignore_eos" => "true or false",
         _ => "a number",
     }
