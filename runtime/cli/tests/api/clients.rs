@@ -38,11 +38,15 @@ fn npm(root: &Path) -> Result<(), String> {
     for name in ["package.json", "calls.mjs"] {
         std::fs::copy(folder().join(name), root.join(name)).map_err(|error| error.to_string())?;
     }
-    let arguments = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-timeout", "20000"];
-    let output = Command::new("npm").args(arguments).args(["--fetch-retries", "1"]).current_dir(root).output();
+    let arguments =
+        ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-timeout", "20000"];
+    let output =
+        Command::new("npm").args(arguments).args(["--fetch-retries", "1"]).current_dir(root).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no reason").to_owned()),
+        Ok(output) => {
+            Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no reason").to_owned())
+        }
         Err(error) => Err(format!("npm: {error}")),
     }
 }
@@ -55,8 +59,10 @@ fn published_npm_clients_make_their_common_calls() {
         return;
     }
     let endpoint = Endpoint::shared();
-    let calls =
-        Command::new("node").args(["calls.mjs", &endpoint.base, endpoint.key()]).current_dir(root.path()).output();
+    let calls = Command::new("node")
+        .args(["calls.mjs", &endpoint.base, endpoint.key()])
+        .current_dir(root.path())
+        .output();
     let calls = calls.unwrap();
     let report = String::from_utf8_lossy(&calls.stdout).into_owned();
     eprintln!("{report}");
