@@ -97,6 +97,7 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
         .enable_all()
         .build()
         .map_err(io("starting the network runtime"))?;
+    let models = Arc::clone(&state.models);
     let (ended, end) = tokio::sync::oneshot::channel();
     interrupt.on_end(move || {
         // The endpoint may have ended by itself.
@@ -121,6 +122,7 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
             } => Ok(()),
         }
     });
+    models.end();
     // What still runs, such as the download of a model, does not hold up the process.
     runtime.shutdown_background();
     served.map_err(io("serving"))

@@ -248,6 +248,16 @@ impl Models {
         }
     }
 
+    /// Unloads the models that no request holds, which lets their servers end as they should.
+    pub(super) fn end(&self) {
+        for entry in &self.entries {
+            let loaded = entry.loaded.try_lock().ok().and_then(|mut slot| slot.take());
+            if let Some(loaded) = loaded.and_then(Arc::into_inner) {
+                loaded.thread.end();
+            }
+        }
+    }
+
     /// The context of the model called `name`, if it is loaded.
     pub(super) fn context_length(&self, name: &str) -> Option<usize> {
         let entry = self.entries.iter().find(|entry| entry.name == name)?;

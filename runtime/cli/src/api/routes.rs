@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, OriginalUri, Path, Request, State as Extract};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CONTENT_ENCODING, CONTENT_TYPE, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_TYPE, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -127,6 +127,8 @@ pub(super) fn router(state: Arc<State>, guard: Arc<Guard>) -> Router {
 async fn check(Extract(guard): Extract<Arc<Guard>>, request: Request<Body>, next: Next) -> Response {
     let headers = request.headers();
     let origin = guard.allowed_origin(headers).and_then(|origin| HeaderValue::from_str(origin).ok());
+    let wanted_headers = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let to_private_network = headers.contains_key("access-control-request-private-network");
     let checked = guard.check_place(headers).and_then(|()| match request.uri().path() {
         "/health" => Ok(()),
         // A browser asks without the key.
@@ -146,8 +148,13 @@ async fn check(Extract(guard): Extract<Arc<Guard>>, request: Request<Body>, next
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(VARY, HeaderValue::from_static("Origin"));
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-        let allowed = "authorization, content-type, x-api-key, anthropic-version";
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+        // Clients send headers of their own, each another; none of them decides anything here but the key.
+        let usual = HeaderValue::from_static("authorization, content-type, x-api-key, anthropic-version");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted_headers.unwrap_or(usual));
+        if to_private_network {
+            headers.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
+        }
     }
     response
 }

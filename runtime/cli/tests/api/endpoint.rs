@@ -154,10 +154,14 @@ fn a_page_that_was_allowed_may_ask_and_an_empty_key_is_none() {
         .request(reqwest::Method::OPTIONS, &models)
         .header("origin", "http://localhost:3000")
         .header("access-control-request-method", "GET")
+        .header("access-control-request-headers", "authorization,x-stainless-os")
+        .header("access-control-request-private-network", "true")
         .send()
         .unwrap();
     assert_eq!(preflight.status(), 204);
     assert_eq!(preflight.headers()["access-control-allow-origin"], "http://localhost:3000");
+    assert_eq!(preflight.headers()["access-control-allow-headers"], "authorization,x-stainless-os");
+    assert_eq!(preflight.headers()["access-control-allow-private-network"], "true");
     let page = |key: &str| {
         let request = client.get(&models).header("origin", "http://localhost:3000").bearer_auth(key);
         request.send().unwrap().status()
