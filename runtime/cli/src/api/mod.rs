@@ -78,7 +78,7 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
     let address = listener.local_addr().map_err(io("listening"))?;
     let interrupt = Interrupt::install()?;
     let bars = Bars::new(args.quiet);
-    let stop = Stop::default();
+    let (stop, before) = (Stop::default(), models::own_memory());
     let mut opened = open(&args.server, &bars, stop.flag())?;
     let drafts = &args.drafts;
     opened.draft(&drafts.draft, drafts.draft_length, &Cache::from_env()?, &bars)?;
@@ -104,7 +104,7 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
         let _ = ended.send(());
     });
     let served = runtime.block_on(async {
-        let adopted = state.models.adopt_first(opened, stop).await;
+        let adopted = state.models.adopt_first(opened, stop, before).await;
         adopted.map_err(|error| std::io::Error::other(error.message().to_owned()))?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (begin, begun) = tokio::sync::oneshot::channel::<()>();

@@ -30,8 +30,17 @@ const ROOM_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Loaded {
     pub(super) thread: GenerationThread,
     pub(super) prompts: PromptBuilder,
-    /// Bytes that it took when it was loaded.
-    memory: u64,
+    /// Bytes by which this process grew when it was loaded.
+    own: u64,
+    /// The process of its server, if that is one of this machine's.
+    server: Option<u32>,
+}
+
+impl Loaded {
+    /// Bytes that it takes now.
+    fn memory(&self) -> u64 {
+        self.own + self.server.map_or(0, |process| resident(&format!("/proc/{process}/status")))
+    }
 }
 
 struct Entry {
@@ -44,7 +53,7 @@ struct Entry {
     loaded: tokio::sync::Mutex<Option<Arc<Loaded>>>,
     /// Milliseconds from the start of the endpoint to its last use.
     used: AtomicU64,
-    /// What it took when it was loaded the last time; 0 if never.
+    /// What it took when it was seen the last time; 0 if never.
     memory: AtomicU64,
 }
 
@@ -100,15 +109,13 @@ impl Models {
         self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
 
-    /// Takes over the first model, which was opened with `stop`.
+    /// Takes over the first model, which was opened with `stop` when this process had `before` bytes.
     ///
     /// # Errors
     /// [`Error::Io`] if no thread can be started.
-    pub(super) async fn adopt_first(&self, chat: Chat, stop: Stop) -> Result<(), ApiError> {
-        let entry = &self.entries[0];
-        let loaded = self.load(move || Ok(chat), stop, own_memory()).await?;
-        entry.memory.store(loaded.memory, Ordering::Relaxed);
-        *entry.loaded.lock().await = Some(loaded);
+    pub(super) async fn adopt_first(&self, chat: Chat, stop: Stop, before: u64) -> Result<(), ApiError> {
+        let loaded = self.load(move || Ok(chat), stop, before).await?;
+        *self.entries[0].loaded.lock().await = Some(loaded);
         Ok(())
     }
 
@@ -162,12 +169,11 @@ impl Models {
             Ok(chat)
         };
         let loaded = self.load(open_it, stop, own_memory()).await?;
-        entry.memory.store(loaded.memory, Ordering::Relaxed);
         *slot = Some(Arc::clone(&loaded));
         self.touch(entry);
         drop(slot);
         // Now that it is known what the model takes. If the others are answering, they stay until the next one comes.
-        let _ = self.make_room(index, loaded.memory).await;
+        let _ = self.make_room(index, loaded.memory()).await;
         Ok(loaded)
     }
 
@@ -186,9 +192,8 @@ impl Models {
         let (thread, ready) = started.map_err(refusal)?;
         let (prompts, server) = ready.await.map_err(|_| thread_ended())?.map_err(refusal)?;
         let own = own_memory().saturating_sub(before);
-        let memory = own + server.map_or(0, |process| resident(&format!("/proc/{process}/status")));
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).push(stop);
-        Ok(Arc::new(Loaded { thread, prompts, memory }))
+        Ok(Arc::new(Loaded { thread, prompts, own, server }))
     }
 
     /// Unloads models other than `index`, the longest unused first, until `needed` bytes are left of the budget.
@@ -207,7 +212,9 @@ impl Models {
                     continue;
                 };
                 let Some(loaded) = slot.as_ref() else { continue };
-                total = total.saturating_add(loaded.memory);
+                let memory = loaded.memory();
+                entry.memory.store(memory, Ordering::Relaxed);
+                total = total.saturating_add(memory);
                 if Arc::strong_count(loaded) > 1 || loaded.thread.is_busy() {
                     busy = true;
                 } else {
@@ -273,7 +280,7 @@ impl Models {
                 Err(_) => ("loading", 0, 0),
                 Ok(slot) => match slot.as_ref() {
                     None => ("not loaded", 0, 0),
-                    Some(loaded) => ("loaded", loaded.memory, loaded.thread.open_requests()),
+                    Some(loaded) => ("loaded", loaded.memory(), loaded.thread.open_requests()),
                 },
             };
             let idle =
@@ -291,7 +298,7 @@ impl Models {
 }
 
 /// Bytes of memory that this process has in use.
-fn own_memory() -> u64 {
+pub(super) fn own_memory() -> u64 {
     resident("/proc/self/status")
 }
 
