@@ -58,5 +58,6 @@ fi
     echo " here. Models that are known by name are fetched through pip."
 } >"$deb/DEBIAN/control"
 package=$out/sotto_${version}_$(dpkg --print-architecture).deb
-dpkg-deb --build --root-owner-group "$deb" "$package" >/dev/null
+# gzip takes a tenth of the time that xz does.
+dpkg-deb -Zgzip --build --root-owner-group "$deb" "$package" >/dev/null
 echo "$package"

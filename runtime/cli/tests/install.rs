@@ -36,7 +36,7 @@ fn check(tree: &Path, suffix: &str) {
         "share/fish/vendor_completions.d/sotto.fish",
     ] {
         let script = std::fs::read_to_string(tree.join(completion)).unwrap();
-        assert!(script.contains("--embedding-tokens") && script.contains("selftest"), "{completion}");
+        assert!(script.contains("embedding-tokens") && script.contains("selftest"), "{completion}");
     }
     assert!(std::fs::read_to_string(tree.join("share/doc/sotto/copyright")).unwrap().contains("Apache"));
 }
