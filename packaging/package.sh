@@ -3,10 +3,12 @@
 # bash, zsh and fish, the licence, and (Debian) the systemd unit.
 #
 # Usage: packaging/package.sh PROGRAM OUT
+# LEVEL is the level of compression, 1 to 9.
 set -eu
 
 program=$1
 out=$2
+level=${LEVEL:-6}
 here=$(cd "$(dirname "$0")" && pwd)
 version=$("$program" --version | cut -d ' ' -f 2)
 machine=$(uname -m)
@@ -25,7 +27,7 @@ install -m 755 "$program" "$tree/bin/sotto"
 "$program" completions zsh >"$tree/share/zsh/vendor-completions/_sotto"
 "$program" completions fish >"$tree/share/fish/vendor_completions.d/sotto.fish"
 install -m 644 "$here/../LICENSE" "$tree/share/doc/sotto/copyright"
-tar -C "$work" --owner=0 --group=0 -czf "$out/$name.tar.gz" "$name"
+tar -C "$work" --owner=0 --group=0 -cf - "$name" | gzip -n "-$level" >"$out/$name.tar.gz"
 echo "$out/$name.tar.gz"
 
 if ! command -v dpkg-deb >/dev/null; then
@@ -59,5 +61,5 @@ fi
 } >"$deb/DEBIAN/control"
 package=$out/sotto_${version}_$(dpkg --print-architecture).deb
 # gzip takes a tenth of the time that xz does.
-dpkg-deb -Zgzip --build --root-owner-group "$deb" "$package" >/dev/null
+dpkg-deb -Zgzip "-z$level" --build --root-owner-group "$deb" "$package" >/dev/null
 echo "$package"

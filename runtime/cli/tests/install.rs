@@ -11,7 +11,7 @@ fn packaging() -> PathBuf {
 }
 
 fn run(program: &Path, arguments: &[&str]) -> String {
-    let output = isolated(Command::new(program)).args(arguments).output().unwrap();
+    let output = isolated(Command::new(program)).args(arguments).env("LEVEL", "1").output().unwrap();
     assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
