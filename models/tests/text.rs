@@ -317,11 +317,10 @@ fn no_piece_ends_inside_a_character() {
 }
 
 #[test]
-fn an_unfinished_character_at_the_end_is_shown_as_such() {
+fn an_unfinished_character_at_the_end_is_left_out() {
     let ids = tokenizer().encode("a 🦀").unwrap();
     let (pieces, _) = streamed(&ids[..ids.len() - 1], &[]);
-    assert!(pieces.concat().starts_with("a "));
-    assert!(pieces.last().unwrap().contains('\u{fffd}'), "{pieces:?}");
+    assert!(pieces.concat().trim_end() == "a", "{pieces:?}");
 }
 
 #[test]

@@ -94,7 +94,11 @@ impl<T: Deref<Target = Tokenizer>> TextStream<T> {
         if after.len() <= before.len() || (after.ends_with('\u{fffd}') && !last) {
             return Ok(String::new());
         }
-        let new = after.get(before.len()..).unwrap_or_default().to_owned();
+        let mut new = after.get(before.len()..).unwrap_or_default().to_owned();
+        if last {
+            // The beginning of a character that was cut off is no text.
+            new.truncate(new.trim_end_matches('\u{fffd}').len());
+        }
         self.context_from = self.decoded_to;
         self.decoded_to = self.ids.len();
         Ok(new)

@@ -15,7 +15,7 @@ use super::serve::FormChoice;
 use sotto_client::WirePreference;
 
 use crate::links::LinkProfile;
-use sotto_engine::fetch::DEFAULT_MODEL;
+use sotto_engine::fetch::{DEFAULT_MODEL, ModelRef};
 pub use sotto_engine::open::{BackendChoice, DraftSource};
 use sotto_engine::session::DraftLength;
 use sotto_protocol::binding::SetPreference;
@@ -30,6 +30,9 @@ pub enum RoundsChoice {
     /// Whichever suits the measured round-trip time, among the plans the server offers.
     Auto,
 }
+
+/// Most threads of a server. More than a machine has cores are of no use, and starting very many takes long.
+pub(super) const MAX_THREADS: u64 = 1024;
 
 /// Where the linear layers run.
 #[derive(Clone, Debug, Args)]
@@ -66,7 +69,7 @@ pub struct ServerArgs {
     pub form: FormChoice,
 
     /// Threads of the server started on this machine; all cores by default
-    #[arg(long, env = "SOTTO_THREADS", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, env = "SOTTO_THREADS", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_THREADS))]
     pub threads: Option<usize>,
 
     /// Memory for batches of the server started on this machine, in MiB; an eighth of the free memory when absent
@@ -127,32 +130,32 @@ impl ServerArgs {
 /// Sampling of the next token.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// Maximum number of tokens per answer [default: 512]
-    #[arg(long, env = "SOTTO_MAX_TOKENS")]
+    /// Maximum number of tokens per answer, -1 for no limit but the context [default: 512]
+    #[arg(long, env = "SOTTO_MAX_TOKENS", allow_negative_numbers = true, value_parser = parse_max_tokens)]
     pub max_tokens: Option<usize>,
 
     /// Sampling temperature; 0 takes the likeliest token. If absent: the likeliest, repeats discouraged
-    #[arg(long, env = "SOTTO_TEMPERATURE")]
+    #[arg(long, env = "SOTTO_TEMPERATURE", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
 
     /// Keep the likeliest tokens up to this total probability [default: 1]
-    #[arg(long, env = "SOTTO_TOP_P")]
+    #[arg(long, env = "SOTTO_TOP_P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
 
     /// Keep this many of the likeliest tokens; 0 keeps all [default: 0]
-    #[arg(long, env = "SOTTO_TOP_K")]
+    #[arg(long, env = "SOTTO_TOP_K", allow_negative_numbers = true, value_parser = parse_top_k)]
     pub top_k: Option<usize>,
 
     /// Drop tokens less likely than this fraction of the likeliest; 0 drops none [default: 0]
-    #[arg(long, env = "SOTTO_MIN_P")]
+    #[arg(long, env = "SOTTO_MIN_P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
 
     /// Penalty on recent tokens; 1 is none. If absent: 1.1 without a temperature, none with one
-    #[arg(long, env = "SOTTO_REPEAT_PENALTY")]
+    #[arg(long, env = "SOTTO_REPEAT_PENALTY", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
 
-    /// Seed of the sampler; random if absent
-    #[arg(long, env = "SOTTO_SEED")]
+    /// Seed of the sampler; random if absent or -1
+    #[arg(long, env = "SOTTO_SEED", allow_negative_numbers = true, value_parser = parse_seed)]
     pub seed: Option<u64>,
 
     /// Continue after the end-of-text token
@@ -193,23 +196,30 @@ pub struct ChatArgs {
     /// Answer this and leave, instead of a conversation; text on standard input follows it, and `-` stands for that alone
     ///
     /// Other users of this machine see command lines: --prompt-file, or standard input, keeps it from them.
-    #[arg(short, long, env = "SOTTO_PROMPT", value_parser = parse_prompt, hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        env = "SOTTO_PROMPT",
+        value_parser = parse_prompt,
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub prompt: Option<String>,
 
     /// The same without the option's name
     #[arg(value_name = "PROMPT", value_parser = parse_prompt, conflicts_with = "prompt")]
     pub text: Option<String>,
 
-    /// As --prompt, read from this file
+    /// As --prompt, read from this file; `-` is standard input
     #[arg(long, env = "SOTTO_PROMPT_FILE", value_name = "FILE", conflicts_with_all = ["prompt", "text"])]
     pub prompt_file: Option<PathBuf>,
 
-    /// File whose text follows the prompt; may be given several times
-    #[arg(short, long, env = "SOTTO_FILE", value_name = "FILE", value_delimiter = ',')]
+    /// File whose text follows the prompt; may be given several times, and `-` is standard input
+    #[arg(short, long, env = "SOTTO_FILE", value_name = "FILE")]
     pub file: Vec<PathBuf>,
 
     /// System message
-    #[arg(long, env = "SOTTO_SYSTEM", hide_env_values = true)]
+    #[arg(long, env = "SOTTO_SYSTEM", hide_env_values = true, allow_hyphen_values = true)]
     pub system: Option<String>,
 
     /// As --system, read from this file
@@ -233,7 +243,7 @@ pub struct ChatArgs {
     #[arg(long, env = "SOTTO_LOAD", value_name = "FILE")]
     pub load: Option<PathBuf>,
 
-    /// Keep the input history in this file; off unless given
+    /// Keep the input history of conversations in this file; off unless given
     #[arg(long, env = "SOTTO_HISTORY", value_name = "FILE")]
     pub history: Option<PathBuf>,
 
@@ -354,6 +364,54 @@ pub enum ModelsAction {
     },
 }
 
+/// A further model of `sotto api`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlsoModel {
+    /// What requests call it.
+    pub name: String,
+    /// A built-in name, a hub id or a path.
+    pub model: String,
+}
+
+/// A model, perhaps with a name for it.
+fn parse_also(text: &str) -> Result<AlsoModel, String> {
+    let (name, model) = match text.split_once('=') {
+        Some((name, model)) if !name.contains(['/', ':']) => (Some(name.trim()), model),
+        _ => (None, text),
+    };
+    let reference = ModelRef::parse(model).map_err(|error| error.to_string())?;
+    match name {
+        Some("") => Err("the name before = is empty".to_owned()),
+        Some(name) => Ok(AlsoModel { name: name.to_owned(), model: model.to_owned() }),
+        None => Ok(AlsoModel { name: reference.slug(), model: model.to_owned() }),
+    }
+}
+
+/// What token arrays are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenVocabulary {
+    /// OpenAI's cl100k_base, as clients of its embedding models send them
+    Openai,
+    /// The encoder's own vocabulary
+    Model,
+}
+
+/// Arguments of `sotto ps`.
+#[derive(Clone, Debug, Args)]
+pub struct PsArgs {
+    /// Address of a running `sotto api`
+    #[arg(long, env = "SOTTO_API_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8642", value_parser = parse_listen)]
+    pub listen: std::net::SocketAddr,
+
+    /// Its key, or @FILE to read it from a file
+    #[arg(long, env = "SOTTO_API_KEY", hide_env_values = true, value_parser = parse_secret)]
+    pub api_key: Option<String>,
+
+    /// Print one JSON object as the last line
+    #[arg(long, env = "SOTTO_JSON")]
+    pub json: bool,
+}
+
 /// Arguments of `sotto api`.
 #[derive(Clone, Debug, Args)]
 pub struct ApiArgs {
@@ -366,12 +424,24 @@ pub struct ApiArgs {
     pub drafts: DraftArgs,
 
     /// Address to listen on; loopback only
-    #[arg(long, env = "SOTTO_API_LISTEN", default_value = "127.0.0.1:8642")]
+    #[arg(long, env = "SOTTO_API_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8642", value_parser = parse_listen)]
     pub listen: std::net::SocketAddr,
 
     /// Sentence encoder for /v1/embeddings: a built-in name, a hub id or a path; started on first use
     #[arg(long, env = "SOTTO_EMBEDDING_MODEL", value_name = "MODEL", default_value = "minilm")]
     pub embedding_model: String,
+
+    /// What token arrays in requests to /v1/embeddings are of
+    #[arg(long, env = "SOTTO_EMBEDDING_TOKENS", value_enum, default_value_t = TokenVocabulary::Openai)]
+    pub embedding_tokens: TokenVocabulary,
+
+    /// Further chat model, loaded when a request names it; may be given several times
+    #[arg(long, env = "SOTTO_ALSO", value_name = "[NAME=]MODEL", value_delimiter = ',', value_parser = parse_also)]
+    pub also: Vec<AlsoModel>,
+
+    /// Memory that loaded chat models may take together, in MiB; the longest unused are unloaded. No limit when absent
+    #[arg(long, env = "SOTTO_MODEL_MEMORY", value_name = "MIB")]
+    pub model_memory: Option<u64>,
 
     /// Key that clients must send, or @FILE to read it from a file; a random one is made and printed if absent or empty
     #[arg(long, env = "SOTTO_API_KEY", hide_env_values = true, value_parser = parse_secret)]
@@ -382,7 +452,7 @@ pub struct ApiArgs {
     pub no_key: bool,
 
     /// Also take requests of web pages of this origin, such as http://localhost:3000; may be given several times
-    #[arg(long, env = "SOTTO_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, env = "SOTTO_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub allow_origin: Vec<String>,
 
     /// Also take requests addressed to this host, such as host.docker.internal:8642; may be given several times
@@ -411,7 +481,7 @@ const MAX_TEXT_FILE_BYTES: u64 = 4 << 20;
 /// What reading the file fails with, naming the file.
 pub fn parse_secret(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
-        None => Ok(text.to_owned()),
+        None => Ok(text.trim().to_owned()),
         Some(file) => Ok(read_text(file.as_ref())?.trim().to_owned()),
     }
 }
@@ -422,10 +492,40 @@ pub(super) fn read_text(file: &std::path::Path) -> Result<String, String> {
     let mut text = String::new();
     let mut open = std::fs::File::open(file).map_err(failed)?.take(MAX_TEXT_FILE_BYTES + 1);
     open.read_to_string(&mut text).map_err(failed)?;
+    // A byte order mark, which editors on Windows write, is none of the text.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.len() as u64 > MAX_TEXT_FILE_BYTES {
         return Err(format!("{} has more than {} MB", file.display(), MAX_TEXT_FILE_BYTES >> 20));
     }
     Ok(text)
+}
+
+/// A number of tokens; -1 stands for no limit, as in other programs.
+pub(super) fn parse_max_tokens(text: &str) -> Result<usize, String> {
+    match text.trim() {
+        "-1" => Ok(usize::MAX),
+        text => {
+            text.parse().map_err(|_| "expected a whole number of at least 1, or -1 for no limit".to_owned())
+        }
+    }
+}
+
+/// Any whole number; -1 stands for a random one, as in other programs.
+pub(super) fn parse_seed(text: &str) -> Result<u64, String> {
+    match text.trim() {
+        "-1" => Ok(rand::random()),
+        text => text.parse().map_err(|_| "expected a whole number, or -1 for a random one".to_owned()),
+    }
+}
+
+/// A number of tokens to choose from; -1 stands for all, as in other programs.
+pub(super) fn parse_top_k(text: &str) -> Result<usize, String> {
+    match text.trim() {
+        "-1" => Ok(0),
+        text => text.parse().map_err(|_| "expected a whole number, 0 for all tokens".to_owned()),
+    }
 }
 
 fn parse_prompt(text: &str) -> Result<String, String> {
@@ -439,6 +539,27 @@ fn parse_prompt(text: &str) -> Result<String, String> {
 pub(super) fn parse_tau(text: &str) -> Result<usize, String> {
     let tau = text.parse().map_err(|_| format!("{text:?} is not a number of tokens"))?;
     sotto_protocol::binding::binding(tau).map(|_| tau).map_err(|error| error.to_string())
+}
+
+/// An address with a port, or a port of this machine.
+fn parse_listen(text: &str) -> Result<std::net::SocketAddr, String> {
+    let own = |port: &str| port.parse().ok().map(|port: u16| (std::net::Ipv4Addr::LOCALHOST, port).into());
+    let of_name = || text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')).and_then(own);
+    let parsed = text.parse().ok().or_else(|| own(text)).or_else(of_name);
+    parsed.ok_or_else(|| "expected an address with a port, such as 127.0.0.1:8642, or a port".to_owned())
+}
+
+/// What browsers send as `Origin`, or `*`.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map(|(_, host)| host.trim_end_matches('/'));
+    match host {
+        _ if text == "*" || text == "null" => Ok(text.to_owned()),
+        Some(host) if !host.contains('/') => Ok(text.to_owned()),
+        _ => {
+            Err("expected an origin with its scheme and without a path, such as http://localhost:3000, or *"
+                .to_owned())
+        }
+    }
 }
 
 /// A multiple to pad to.
@@ -463,8 +584,33 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "sk-secret\n").unwrap();
         assert_eq!(parse_secret(&format!("@{}", file.path().display())), Ok("sk-secret".to_owned()));
-        assert_eq!(parse_secret("sk-secret"), Ok("sk-secret".to_owned()));
+        assert_eq!(parse_secret(" sk-secret\n"), Ok("sk-secret".to_owned()));
+        std::fs::write(file.path(), "\u{feff}text").unwrap();
+        assert_eq!(read_text(file.path()).as_deref(), Ok("text"));
         assert!(parse_secret("@/nonexistent/file").is_err_and(|error| error.contains("/nonexistent/file")));
+    }
+
+    #[test]
+    fn addresses_origins_and_models_are_read_as_people_write_them() {
+        for text in ["127.0.0.1:80", "localhost:80", ":80", "80"] {
+            assert_eq!(parse_listen(text).unwrap().to_string(), "127.0.0.1:80", "{text}");
+        }
+        assert_eq!(parse_listen("[::1]:80").unwrap().to_string(), "[::1]:80");
+        for bad in ["", "localhost", "127.0.0.1", "example.com:80", ":x", "99999"] {
+            assert!(parse_listen(bad).is_err(), "{bad:?} was accepted");
+        }
+        for good in
+            ["*", "null", "http://localhost:3000", "http://localhost:3000/", "tauri://localhost", "file://"]
+        {
+            assert_eq!(parse_origin(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "localhost:3000", "http://localhost:3000/page"] {
+            assert!(parse_origin(bad).is_err(), "{bad:?} was accepted");
+        }
+        let named = parse_also("small=smollm2-135m").unwrap();
+        assert_eq!((named.name.as_str(), named.model.as_str()), ("small", "smollm2-135m"));
+        assert_eq!(parse_also("/models/My Model.gguf").unwrap().name, "My_Model");
+        assert!(parse_also("=smollm2-135m").is_err());
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! Ctrl-C and SIGTERM in the client commands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sotto_protocol::error::{Error, Result};
 
 /// Exit code after an interrupt.
 pub const EXIT_INTERRUPTED: i32 = 130;
+
+/// Exit code after SIGTERM.
+pub const EXIT_TERMINATED: i32 = 143;
+
+/// What ends a program that does not end at once.
+type End = Box<dyn FnOnce() + Send>;
 
 /// Turns Ctrl-C into a cancelled turn while one runs, and into the end of the process otherwise.
 ///
@@ -22,6 +28,7 @@ struct Shared {
     active: AtomicBool,
     cancelled: Arc<AtomicBool>,
     presses: AtomicUsize,
+    end: Mutex<Option<End>>,
 }
 
 impl Interrupt {
@@ -50,6 +57,11 @@ impl Interrupt {
         self.shared.presses.store(0, Ordering::SeqCst);
         self.shared.active.store(true, Ordering::SeqCst);
         Turn { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Calls `end` at the next signal, in place of ending the process; one after that ends it.
+    pub fn on_end(&self, end: impl FnOnce() + Send + 'static) {
+        *self.shared.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(end));
     }
 
     /// The flag that a cancelled turn raises.
@@ -114,8 +126,11 @@ impl Shared {
             let first = self.presses.fetch_add(1, Ordering::SeqCst) == 0;
             if interrupt && first && self.active.load(Ordering::SeqCst) {
                 self.cancelled.store(true, Ordering::SeqCst);
-            } else {
-                std::process::exit(EXIT_INTERRUPTED);
+                continue;
+            }
+            match self.end.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(end) => end(),
+                None => std::process::exit(if interrupt { EXIT_INTERRUPTED } else { EXIT_TERMINATED }),
             }
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! | module | subcommand |
 //! |---|---|
-//! | [`chat`], [`api`] | conversations in the terminal and over HTTP |
+//! | [`chat`], [`api`], [`ps`] | conversations in the terminal and over HTTP |
 //! | [`predict`] | predictions for the rows of a table |
 //! | [`serve`], [`split`], [`keys`], [`credential`] | running a server |
 //! | [`selftest`], [`audit`], [`doctor`], [`estimate`] | checking and measuring |
@@ -20,6 +20,8 @@
 //! # Ok::<(), clap::Error>(())
 //! ```
 
+#[macro_use]
+pub mod output;
 pub mod api;
 pub mod args;
 pub mod audit;
@@ -35,9 +37,9 @@ pub mod links;
 pub mod man;
 pub mod models;
 pub mod open;
-pub mod output;
 pub mod predict;
 pub mod progress;
+pub mod ps;
 pub mod selftest;
 mod selftest_texts;
 pub mod serve;
@@ -47,7 +49,7 @@ pub mod split;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use sotto_protocol::error::{Error, Result};
 
@@ -69,6 +71,8 @@ pub enum Command {
     Api(args::ApiArgs),
     /// Predict the rows of a table with trees, a linear model or a small network
     Predict(predict::PredictArgs),
+    /// Show what a running `sotto api` has loaded
+    Ps(args::PsArgs),
     /// Run linear layers for clients, encrypted
     Serve(serve::ServeArgs),
     /// Split a model into what clients get and what the server keeps
@@ -95,8 +99,18 @@ pub enum Command {
 
 /// Reads the command line, runs it and reports errors; for `main`.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     report(survive_file_limits().and_then(|()| run(command)))
+}
+
+/// `command` without the environment variables that are set to nothing: they count as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&'static str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Lets a write beyond the limit on the size of files (`ulimit -f`) fail, where it would kill the process silently (SIGXFSZ).
@@ -123,7 +137,7 @@ fn report(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::OutputClosed) {
-                eprintln!("sotto: {error}");
+                note!("sotto: {error}");
             }
             ExitCode::from(exit::exit_code(&error))
         }
@@ -151,6 +165,7 @@ pub fn run(command: Command) -> Result<()> {
             hardening::seal_memory();
             predict::run(&args, &mut out)
         }
+        Command::Ps(args) => ps::run(&args, &mut out),
         Command::Serve(args) => {
             drop(out);
             serve::run(&args)

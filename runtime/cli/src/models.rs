@@ -29,7 +29,7 @@ pub fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<()> {
         ModelsAction::Fetch { model, quiet } => {
             let model = ModelRef::parse(model)?;
             if let (ModelRef::Builtin(builtin), false) = (&model, *quiet) {
-                eprintln!("{}; {}; {}", builtin.description, builtin.licence, builtin.origin);
+                note!("{}; {}; {}", builtin.description, builtin.licence, builtin.origin);
             }
             let fetched = fetch(&model, &cache, &Bars::new(*quiet))?;
             output::line(out, &fetched.path.display().to_string())
@@ -51,6 +51,13 @@ struct Entry {
 fn entries(cache: &Cache, speed: &Speed) -> Result<Vec<Entry>> {
     let models = cache.root().join("models");
     let splits = cache.root().join("splits");
+    let parts = names_in(&cache.clients()).into_iter().map(|digest| Entry {
+        name: part_name(&digest),
+        model_bytes: 0,
+        split_bytes: directory_bytes(&cache.clients().join(&digest)),
+        builtin: None,
+        estimates: None,
+    });
     let mut names: Vec<String> = BUILTINS.iter().map(|builtin| builtin.name.to_owned()).collect();
     for name in names_in(&models).into_iter().chain(names_in(&splits)) {
         if !names.contains(&name) {
@@ -70,7 +77,13 @@ fn entries(cache: &Cache, speed: &Speed) -> Result<Vec<Entry>> {
             name,
         })
     };
-    names.into_iter().map(entry).collect()
+    names.into_iter().map(entry).chain(parts.map(Ok)).collect()
+}
+
+/// What the list calls the client part of a server's model, by its digest.
+fn part_name(digest: &str) -> String {
+    let short: String = digest.chars().take(12).collect();
+    format!("client-{short}")
 }
 
 /// The costs on this machine, client and server.
@@ -189,7 +202,9 @@ fn megabytes(bytes: u64) -> String {
 
 fn remove(cache: &Cache, name: &str, out: &mut dyn Write) -> Result<()> {
     let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
-    let directories = [cache.model(name), cache.split(name)];
+    let mut directories = vec![cache.model(name), cache.split(name)];
+    let parts = names_in(&cache.clients()).into_iter().filter(|digest| part_name(digest) == name);
+    directories.extend(parts.map(|digest| cache.clients().join(digest)));
     if !is_plain || !directories.iter().any(|directory| directory.is_dir()) {
         return Err(Error::Usage(format!("no model {name:?} here; `sotto models list` shows what there is")));
     }
@@ -218,7 +233,13 @@ mod tests {
         remove(&cache, "m", &mut out).unwrap();
         assert!(!cache.model("m").exists() && !cache.split("m").exists());
         assert!(cache.model("other").exists());
-        for bad in ["m", "", "..", "a/b", "../models/other"] {
+        let digest = "1005873a609959ec".repeat(4);
+        let part = cache.clients().join(&digest);
+        std::fs::create_dir_all(&part).unwrap();
+        assert_eq!(entries(&cache, &speed_of_tests()).unwrap().pop().unwrap().name, "client-1005873a6099");
+        remove(&cache, "client-1005873a6099", &mut out).unwrap();
+        assert!(!part.exists() && cache.clients().exists());
+        for bad in ["m", "", "..", "a/b", "../models/other", "client-", "client-1005873a6099"] {
             assert!(remove(&cache, bad, &mut out).is_err(), "{bad:?} was accepted");
         }
         assert!(cache.model("other").exists());

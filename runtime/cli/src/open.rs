@@ -33,6 +33,29 @@ pub fn open(args: &ServerArgs, progress: &Bars, cancelled: Arc<AtomicBool>) -> R
     Model::open(&ModelRef::parse(&args.model)?, spec, options, progress)?.into_chat()
 }
 
+/// Opens the chat model `model` as the arguments say for theirs: on this machine, or by its name at the server.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_named(
+    args: &ServerArgs,
+    model: &ModelRef,
+    progress: &Bars,
+    cancelled: Arc<AtomicBool>,
+) -> Result<Chat> {
+    let accept = args.accept_changed_model;
+    let options = OpenOptions {
+        kind: Some(ModelKind::Decoder),
+        by_name: true,
+        accept_change: Box::new(move |change| accept || ask(change)),
+        cancelled,
+        ..options(args, progress)?
+    };
+    let spec = BackendSpec::new(args.backend, args.server.as_deref())?;
+    Model::open(model, spec, options, progress)?.into_chat()
+}
+
 /// Opens the encoder `model` on this machine, or a sentence encoder of the server that the arguments name.
 ///
 /// # Errors
@@ -107,12 +130,12 @@ fn ask(change: &ChangedModel) -> bool {
     if !stdin.is_terminal() {
         return false;
     }
-    eprintln!("The server offers a {} that it did not have at earlier visits.", change.name);
+    note!("The server offers a {} that it did not have at earlier visits.", change.name);
     for (digest, label) in &change.remembered {
-        eprintln!("  then {digest} ({label})");
+        note!("  then {digest} ({label})");
     }
-    eprint!("  now  {}\nUse it? [y/N] ", change.offered);
-    let _ = std::io::stderr().flush();
+    let mut errors = std::io::stderr();
+    let _ = write!(errors, "  now  {}\nUse it? [y/N] ", change.offered).and_then(|()| errors.flush());
     let mut line = String::new();
     stdin.lock().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }

@@ -4,6 +4,17 @@ use std::io::{ErrorKind, Write};
 
 use sotto_protocol::error::{Error, Result};
 
+/// Prints a line on standard error, as `eprintln!` does; nothing happens where that cannot be written, which is no reason
+/// for a panic.
+macro_rules! note {
+    ($($part:tt)*) => { $crate::output::note(format_args!($($part)*)) };
+}
+
+/// Prints a line on standard error, if it can be written.
+pub fn note(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// Writes `bytes` to `out`, which stands for standard output, and flushes it.
 ///
 /// # Errors

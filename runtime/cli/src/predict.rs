@@ -120,7 +120,7 @@ pub fn run(args: &PredictArgs, out: &mut impl Write) -> Result<()> {
     if let Some(note) = table.left_out()
         && !args.quiet
     {
-        eprintln!("sotto: {note}");
+        note!("sotto: {note}");
     }
     let labels = predictor.predictor().labels().to_vec();
     if args.proba && labels.is_empty() {

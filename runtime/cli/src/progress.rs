@@ -1,5 +1,6 @@
 //! Progress bars on stderr.
 
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ impl Bars {
     }
 }
 
+/// Whether standard error is a terminal that knows no control codes: it gets a line for each step.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb") && std::io::stderr().is_terminal()
+}
+
 fn style(total: bool, bytes: bool) -> ProgressStyle {
     let template = match (total, bytes) {
         (true, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {eta}",
@@ -41,6 +47,10 @@ fn style(total: bool, bytes: bool) -> ProgressStyle {
 impl FetchProgress for Bars {
     fn begin(&self, label: &str, total: Option<u64>, bytes: bool) {
         if !self.enabled {
+            return;
+        }
+        if is_dumb() {
+            note!("{label} ...");
             return;
         }
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
@@ -77,6 +87,10 @@ pub struct Waiting {
 impl Waiting {
     /// Begins to show `label`, if stderr is a terminal.
     pub fn new(label: &str) -> Self {
+        if is_dumb() {
+            note!("{label} ...");
+            return Self { bar: ProgressBar::hidden() };
+        }
         let bar = ProgressBar::new_spinner();
         let template = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
         bar.set_style(template.unwrap_or_else(|_| ProgressStyle::default_spinner()));

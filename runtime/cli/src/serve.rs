@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use sotto_models::split::plan::PlanKind;
 
+use super::args::MAX_THREADS;
 use super::output;
 use sotto_protocol::connect_string::ConnectString;
 use sotto_protocol::error::{Error, Result};
@@ -125,8 +126,8 @@ impl ServeArgs {
     pub fn to_config(&self) -> Result<ServerConfig> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = self.threads.unwrap_or(cores);
-        if threads == 0 {
-            return Err(Error::Usage("--threads must be at least 1".to_owned()));
+        if threads == 0 || threads as u64 > MAX_THREADS {
+            return Err(Error::Usage(format!("--threads must be from 1 to {MAX_THREADS}, got {threads}")));
         }
         Ok(ServerConfig {
             splits: self.split.clone(),
@@ -181,12 +182,12 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     };
     output::write(&mut std::io::stdout().lock(), printed.as_bytes())?;
     if let Some(place) = kept {
-        eprintln!("the connect string with its credential {place}");
+        note!("the connect string with its credential {place}");
     }
     if server.connect_string().credential.is_none()
         && let Some(state) = state
     {
-        eprintln!(
+        note!(
             "For a client: sotto credential add --state {} --budget 100000 --server '{}'\n\
              It prints the whole connect string for `sotto chat --server`.",
             state.display(),
@@ -251,7 +252,7 @@ async fn wait_for_end(args: &ServeArgs, server: &Server, line: &str) -> Result<(
                         sotto_storage::write_private(file, line.as_bytes())
                             .map_err(|error| Error::io("write", file, error))?;
                     }
-                    eprintln!("ready: {}", describe(server));
+                    note!("ready: {}", describe(server));
                 }
             }
         }

@@ -107,7 +107,7 @@ pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     if let Some(note) = tied_note(&source.config)?
         && !args.quiet
     {
-        eprintln!("{note}");
+        note!("{note}");
     }
     tables(args, &bars)
 }

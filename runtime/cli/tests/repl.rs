@@ -20,6 +20,25 @@ const PROMPT: &str = ">>> ";
 /// End of the line of statistics after an answer.
 const STATS: &str = " s]";
 
+/// `sotto chat` as a shell starts it, with `redirection`, at a terminal of kind `term`.
+fn in_shell(redirection: &str, term: &str, arguments: &[&str]) -> Command {
+    // The model is split already: no progress bars but those of the masks.
+    smollm2();
+    let program = sotto();
+    let mut command = Command::new("sh");
+    let line = format!("echo \"process $$.\"; exec \"$0\" \"$@\" {redirection}");
+    command.args(["-c", &line]).arg(program.get_program());
+    command.args(["chat", "--temperature", "0"]).args(arguments);
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("TERM", term).env("SOTTO_FORM", "compact");
+    command
+}
+
 /// A conversation at a terminal.
 struct Terminal {
     session: PtySession,
@@ -29,19 +48,7 @@ struct Terminal {
 impl Terminal {
     /// Starts `sotto chat` and waits for its prompt.
     fn start(arguments: &[&str]) -> Self {
-        // The model is split already: no progress bars but those of the masks.
-        smollm2();
-        let program = sotto();
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo \"process $$.\"; exec \"$0\" \"$@\""]).arg(program.get_program());
-        command.args(["chat", "--temperature", "0"]).args(arguments);
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.env("TERM", "xterm").env("SOTTO_FORM", "compact");
+        let command = in_shell("", "xterm", arguments);
         let options = Options::new().timeout_ms(Some(PATIENCE_MS)).strip_ansi_escape_codes(true);
         let mut session = spawn_with_options(command, options).unwrap();
         session.exp_string("process ").unwrap();
@@ -261,4 +268,63 @@ fn a_cut_answer_says_so_and_is_continued_taken_back_and_given_again() {
     terminal.until(PROMPT);
     terminal.line("/exit");
     assert_eq!(terminal.leaves(&[]), 0);
+}
+
+#[test]
+fn a_history_that_cannot_be_kept_does_not_end_the_conversation() {
+    let mut terminal = Terminal::start(&["--backend", "int8", "--history", "/nonexistent/folder/history"]);
+    let first = terminal.command("/set");
+    assert!(first.contains("what you type is not kept") && first.contains("temperature"), "{first}");
+    let second = terminal.command("/set");
+    assert!(!second.contains("not kept"), "{second}");
+    terminal.line("/exit");
+    assert_eq!(terminal.leaves(&[]), 0);
+}
+
+#[test]
+fn a_cut_answer_is_continued_after_more_was_allowed() {
+    let mut terminal = Terminal::start(&["--backend", "int8", "--max-tokens", "4", "--ignore-eos"]);
+    assert!(terminal.ask("Tell me a story.").contains("[cut at 4 tokens"));
+    assert!(terminal.command("/set max_tokens = 6").contains("max_tokens 6"));
+    terminal.command("/stats");
+    terminal.line("");
+    let rest = terminal.until(STATS);
+    assert!(rest.contains("[cut at 6 tokens"), "{rest}");
+    terminal.until(PROMPT);
+    assert_eq!(terminal.command("/show").matches("assistant: ").count(), 1);
+    terminal.line("/exit");
+    assert_eq!(terminal.leaves(&[]), 0);
+}
+
+/// One question and /exit, at a terminal of kind `term`: all that is shown, control codes included.
+fn shown(redirection: &str, term: &str) -> String {
+    let command = in_shell(redirection, term, &["--max-tokens", "2", "--backend", "int8"]);
+    let options = Options::new().timeout_ms(Some(PATIENCE_MS)).strip_ansi_escape_codes(false);
+    let mut session = spawn_with_options(command, options).unwrap();
+    let mut seen = session.exp_string(PROMPT).unwrap();
+    session.send_line("Name a colour.").unwrap();
+    seen.push_str(&session.exp_string(STATS).unwrap());
+    seen.push_str(&session.exp_string(PROMPT).unwrap());
+    session.send_line("/exit").unwrap();
+    seen + &session.exp_eof().unwrap()
+}
+
+#[test]
+fn a_dumb_terminal_gets_lines_and_no_control_codes() {
+    let seen = shown("", "dumb");
+    assert!(seen.contains("waiting for the server ..."), "{seen}");
+    assert!(!seen.contains('\u{1b}'), "{seen:?}");
+}
+
+#[test]
+fn answers_that_go_into_a_file_are_answers_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("answers");
+    shown(&format!(">{}", path.display()), "xterm");
+    let answers = std::fs::read_to_string(&path).unwrap();
+    assert!(!answers.trim().is_empty());
+    assert!(
+        !answers.contains('\u{1b}') && !answers.contains(">>>") && !answers.contains("colour."),
+        "{answers:?}"
+    );
 }

@@ -6,7 +6,7 @@
 //! | [`fetch`] | model files from a path, a hub or a registry package | |
 //! | [`embedded`] | a server in a child process of this machine | |
 //! | [`backend`] | the remote linear layers: encrypted, or one of three references in clear | the batch secrets of the remote one |
-//! | [`prompt`], [`constrain`], [`token_bytes`] | messages to tokens, answers of a given form, tokens to bytes | the conversation |
+//! | [`prompt`], [`constrain`], [`filling`], [`token_bytes`] | messages to tokens, answers of a given form, gaps, tokens to bytes | the conversation |
 //! | [`session`] | a conversation: template, context, sampling, statistics | the conversation |
 //! | [`predict`] | trees, linear models and small networks | the rows |
 //! | [`audit`] | how many answers give weights away | |
@@ -26,6 +26,7 @@ pub mod backend;
 pub mod constrain;
 pub mod embedded;
 pub mod fetch;
+pub mod filling;
 pub mod open;
 mod origin;
 pub mod predict;

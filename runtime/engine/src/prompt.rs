@@ -45,8 +45,12 @@ impl Prompter {
             ));
         };
         match (ending, messages.last()) {
+            // An answer of which there is nothing yet is begun.
+            (Ending::Continue, Some(last)) if last.content.trim().is_empty() => {
+                Ok(template.render(&messages[..messages.len() - 1], true)?)
+            }
             (Ending::Continue, Some(last)) => {
-                Ok(up_to_text(&template.render(messages, false)?, last.content.trim()))
+                Ok(up_to_text(&template.render(messages, false)?, &last.content))
             }
             _ => Ok(template.render(messages, true)?),
         }
@@ -61,11 +65,18 @@ impl Prompter {
     }
 }
 
-/// `rendered` up to the end of the last place where `text` is written; all of it if there is none.
+/// `rendered` up to the end of the last place where `text` is written; all of it if there is none. White space at the end
+/// of the text is part of it where the template kept it.
 fn up_to_text(rendered: &Rendered, text: &str) -> Rendered {
     let pieces = rendered.pieces();
+    let core = text.trim();
+    let space = &text[text.trim_end().len()..];
     let place = pieces.iter().enumerate().rev().find_map(|(index, piece)| match piece {
-        Piece::Text(written) => written.rfind(text).map(|at| (index, at + text.len())),
+        Piece::Text(written) => written.rfind(core).map(|at| {
+            let end = at + core.len();
+            let kept = written[end..].starts_with(space);
+            (index, if kept { end + space.len() } else { end })
+        }),
         Piece::Control(_) => None,
     });
     let Some((last, end)) = place else { return rendered.clone() };
@@ -98,5 +109,12 @@ mod tests {
         rendered.push_text("\n");
         assert_eq!(up_to_text(&rendered, "say it twice, say"), whole);
         assert_eq!(up_to_text(&rendered, "not there"), rendered);
+        // Written with its space, without it, and not at all.
+        assert_eq!(up_to_text(&rendered, " twice, say "), whole);
+        let mut open = whole.clone();
+        open.push_text(" \n");
+        let mut closed = open.clone();
+        closed.push_control("<|im_end|>");
+        assert_eq!(up_to_text(&closed, "twice, say \n"), open);
     }
 }

@@ -32,6 +32,11 @@ impl TokenBytes {
         Self { tokenizer: tokenizer.clone(), writing, added }
     }
 
+    /// Whether tokens keep every byte of a text: each byte is of one token.
+    pub fn is_lossless(&self) -> bool {
+        self.writing == Writing::ByteLevel
+    }
+
     /// Whether `id` is a token such as `<|im_end|>` that text is not made of.
     pub fn is_added(&self, id: u32) -> bool {
         self.added.binary_search(&id).is_ok()

@@ -6,12 +6,10 @@ use crate::error::{ApiError, Result};
 use crate::fields::CHAT;
 use crate::read::Fields;
 use crate::sampling::{Form, Sampling, form, wants_usage};
+use crate::tool::{Shape, Tool, ToolCall, ToolChoice, tool_choice, tools};
 
 /// Largest number of likeliest tokens per token.
 pub const MAX_TOP_LOGPROBS: u64 = 20;
-
-/// Largest number of tools.
-const MAX_TOOLS: usize = 128;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +24,6 @@ pub enum Role {
     Tool,
 }
 
-/// A call of a tool by the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToolCall {
-    /// The function's name.
-    pub name: String,
-    /// Its arguments, as JSON text.
-    pub arguments: String,
-}
-
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatMessage {
@@ -44,31 +33,6 @@ pub struct ChatMessage {
     pub text: String,
     /// Calls of tools, in a message of the assistant.
     pub calls: Vec<ToolCall>,
-}
-
-/// A function that the model may call.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tool {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub description: String,
-    /// JSON schema of its arguments.
-    pub parameters: Value,
-}
-
-/// Which tools the model may or must call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ToolChoice {
-    /// As the model likes.
-    #[default]
-    Auto,
-    /// None.
-    Never,
-    /// Any, but one.
-    Required,
-    /// This one.
-    Named(String),
 }
 
 /// A request.
@@ -112,7 +76,7 @@ impl ChatRequest {
         {
             return Err(ApiError::field("modalities", "must be [\"text\"]: the model writes text only"));
         }
-        let tools = tools(&fields)?;
+        let tools = tools(&fields, Shape::Nested)?;
         Ok(Self {
             model: fields.text("model")?.map(ToOwned::to_owned),
             messages,
@@ -121,7 +85,7 @@ impl ChatRequest {
             sampling: Sampling::read(&fields, &["max_completion_tokens", "max_tokens"])?,
             logprobs: logprobs(&fields)?,
             form: form(fields.get("response_format"), "response_format")?,
-            tool_choice: tool_choice(&fields, &tools)?,
+            tool_choice: tool_choice(&fields, &tools, Shape::Nested)?,
             tools,
         })
     }
@@ -181,6 +145,10 @@ pub fn content_text(content: &Value, name: &str) -> Result<String> {
                     Some("text" | "input_text" | "output_text") => fields
                         .text("text")?
                         .ok_or_else(|| ApiError::field(fields.name("text"), "must be a string")),
+                    // What a model of OpenAI's said instead of an answer.
+                    Some("refusal") => fields
+                        .text("refusal")?
+                        .ok_or_else(|| ApiError::field(fields.name("refusal"), "must be a string")),
                     _ => Err(ApiError::field(fields.name("type"), "must be text: the model reads text only")),
                 }
             });
@@ -198,64 +166,6 @@ fn call(path: &str, value: &Value) -> Result<ToolCall> {
         fields.text("name")?.ok_or_else(|| ApiError::field(fields.name("name"), "must be a string"))?;
     let arguments = fields.text("arguments")?.unwrap_or("{}");
     Ok(ToolCall { name: name.to_owned(), arguments: arguments.to_owned() })
-}
-
-fn tools(fields: &Fields<'_>) -> Result<Vec<Tool>> {
-    let items = fields.list("tools")?.unwrap_or_default();
-    if items.len() > MAX_TOOLS {
-        return Err(ApiError::field("tools", format!("must hold up to {MAX_TOOLS} tools")));
-    }
-    items
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
-            let path = format!("tools[{index}].");
-            let outer = Fields::of(value, &path)?;
-            let function = match (outer.text("type")?, outer.get("function")) {
-                (Some("function"), Some(function)) => function,
-                _ => return Err(ApiError::field(outer.name("type"), "must be function, with its function")),
-            };
-            let inner = format!("{path}function.");
-            let fields = Fields::of(function, &inner)?;
-            let name = fields.text("name")?.filter(|name| !name.is_empty());
-            Ok(Tool {
-                name: name
-                    .ok_or_else(|| ApiError::field(fields.name("name"), "must be a string"))?
-                    .to_owned(),
-                description: fields.text("description")?.unwrap_or_default().to_owned(),
-                parameters: match fields.get("parameters") {
-                    None => serde_json::json!({ "type": "object", "properties": {} }),
-                    Some(schema) if schema.is_object() => schema.clone(),
-                    Some(_) => {
-                        return Err(ApiError::field(fields.name("parameters"), "must be a JSON schema"));
-                    }
-                },
-            })
-        })
-        .collect()
-}
-
-fn tool_choice(fields: &Fields<'_>, tools: &[Tool]) -> Result<ToolChoice> {
-    let choice = match fields.get("tool_choice") {
-        None => ToolChoice::Auto,
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" => ToolChoice::Auto,
-            "none" => ToolChoice::Never,
-            "required" | "any" => ToolChoice::Required,
-            _ => return Err(ApiError::field("tool_choice", "must be auto, none, required or a function")),
-        },
-        Some(value) => {
-            let name =
-                value.get("function").and_then(|function| function.get("name")).and_then(Value::as_str);
-            let known = name.filter(|name| tools.iter().any(|tool| tool.name == *name));
-            let known = known.ok_or_else(|| ApiError::field("tool_choice", "must name one of the tools"))?;
-            ToolChoice::Named(known.to_owned())
-        }
-    };
-    if choice == ToolChoice::Required && tools.is_empty() {
-        return Err(ApiError::field("tool_choice", "is required, but there are no tools"));
-    }
-    Ok(choice)
 }
 
 #[cfg(test)]
@@ -321,17 +231,5 @@ mod tests {
         ] {
             assert_eq!(read(body.clone()).unwrap_err().param(), Some(param), "{body}");
         }
-    }
-
-    #[test]
-    fn tools_and_the_choice_among_them() {
-        let tool = json!({ "type": "function", "function": { "name": "f" } });
-        let choice =
-            |choice: Value| read(json!({ "tools": [tool], "tool_choice": choice })).unwrap().tool_choice;
-        assert_eq!(choice(json!("required")), ToolChoice::Required);
-        assert_eq!(choice(json!("none")), ToolChoice::Never);
-        assert_eq!(choice(Value::Null), ToolChoice::Auto);
-        let named = json!({ "type": "function", "function": { "name": "f" } });
-        assert_eq!(choice(named), ToolChoice::Named("f".to_owned()));
     }
 }

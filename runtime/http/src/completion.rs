@@ -35,6 +35,8 @@ pub struct CompletionRequest {
     pub include_usage: bool,
     /// Whether the text of an answer begins with the prompt.
     pub echo: bool,
+    /// What follows the answer, which fills the gap between the prompt and this.
+    pub suffix: Option<String>,
     /// Log-probabilities, with this many of the likeliest tokens each.
     pub logprobs: Option<usize>,
     /// How to generate.
@@ -64,6 +66,7 @@ impl CompletionRequest {
             stream: fields.flag("stream")?,
             include_usage: wants_usage(&fields)?,
             echo,
+            suffix: fields.text("suffix")?.filter(|suffix| !suffix.is_empty()).map(ToOwned::to_owned),
             logprobs,
             sampling,
         })
@@ -113,7 +116,11 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_named() {
         let param = |body: Value| CompletionRequest::read(&body).unwrap_err().param().map(ToOwned::to_owned);
-        assert_eq!(param(json!({ "prompt": "a", "suffix": "b" })).as_deref(), Some("suffix"));
+        assert_eq!(param(json!({ "prompt": "a", "suffix": 5 })).as_deref(), Some("suffix"));
+        let filled = |suffix: &str| {
+            CompletionRequest::read(&json!({ "prompt": "a", "suffix": suffix })).unwrap().suffix
+        };
+        assert_eq!((filled("b").as_deref(), filled("")), (Some("b"), None));
         assert_eq!(param(json!({ "prompt": "a", "echo": true, "logprobs": 1 })).as_deref(), Some("logprobs"));
         assert_eq!(param(json!({ "prompt": "a", "best_of": 3 })).as_deref(), Some("best_of"));
     }

@@ -19,6 +19,8 @@ pub struct EmbeddingRequest {
     pub inputs: Vec<Prompt>,
     /// Whether vectors are to be base64 of little-endian f32.
     pub base64: bool,
+    /// The length that vectors must have.
+    pub dimensions: Option<usize>,
 }
 
 impl EmbeddingRequest {
@@ -33,7 +35,12 @@ impl EmbeddingRequest {
             Some("base64") => true,
             Some(_) => return Err(ApiError::field("encoding_format", "must be float or base64")),
         };
-        Ok(Self { model: fields.text("model")?.map(ToOwned::to_owned), inputs: inputs(&fields)?, base64 })
+        Ok(Self {
+            model: fields.text("model")?.map(ToOwned::to_owned),
+            inputs: inputs(&fields)?,
+            base64,
+            dimensions: fields.whole("dimensions", 1..=u64::from(u32::MAX))?.map(|count| count as usize),
+        })
     }
 }
 
@@ -71,7 +78,7 @@ mod tests {
         for (body, param) in [
             (json!({ "input": [] }), "input"),
             (json!({ "input": ["a", ""] }), "input"),
-            (json!({ "input": "a", "dimensions": 5 }), "dimensions"),
+            (json!({ "input": "a", "dimensions": 0 }), "dimensions"),
             (json!({ "input": "a", "encoding_format": "int8" }), "encoding_format"),
         ] {
             assert_eq!(read(body.clone()).unwrap_err().param(), Some(param), "{body}");

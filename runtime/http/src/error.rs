@@ -8,6 +8,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+/// Longest name of a model that a message repeats, in characters.
+const MAX_NAME_CHARS: usize = 100;
+
+/// Where Anthropic's endpoint is, whose errors have a form of their own.
+const ANTHROPIC_PATH: &str = "/v1/messages";
+
 /// Result of reading a request.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
@@ -49,9 +55,15 @@ impl ApiError {
     /// 404 for a model that is not here.
     pub fn unknown_model(name: &str, known: &[&str]) -> Self {
         let known = known.join(", ");
-        Self::new(StatusCode::NOT_FOUND, format!("The model {name:?} is not here. Available: {known}."))
-            .with_code("model_not_found")
-            .with_param("model")
+        // A name is short; what is long is something else, which is not repeated.
+        let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+        let more = if shown.len() < name.len() { "..." } else { "" };
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("The model {shown:?}{more} is not here. Available: {known}."),
+        )
+        .with_code("model_not_found")
+        .with_param("model")
     }
 
     /// 400 for a conversation that does not fit the model.
@@ -124,6 +136,7 @@ impl ApiError {
     pub fn anthropic_object(&self) -> Value {
         let kind = match self.status {
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             status if status.is_server_error() => "api_error",
             _ => self.kind(),
         };
@@ -137,6 +150,11 @@ impl ApiError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// As a response in the form that clients of `path` understand.
+    pub fn into_response_at(self, path: &str) -> Response {
+        if path.starts_with(ANTHROPIC_PATH) { self.into_anthropic_response() } else { self.into_response() }
     }
 
     /// As a response of Anthropic's endpoint.
@@ -164,5 +182,7 @@ mod tests {
         let response = busy.with_retry_after(Duration::from_millis(200)).into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         assert_eq!(ApiError::unknown_model("x", &["a", "b"]).object()["error"]["code"], "model_not_found");
+        let long = ApiError::unknown_model(&"ä".repeat(5000), &["a"]);
+        assert!(long.message().len() < 300, "{}", long.message().len());
     }
 }

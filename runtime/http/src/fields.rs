@@ -16,6 +16,11 @@ pub enum Support {
     Refused(&'static str),
 }
 
+/// Whether `table` lists a field as implemented; an empty table knows all.
+pub(crate) fn is_read(table: &[Field], name: &str) -> bool {
+    table.is_empty() || table.iter().any(|(known, support)| *known == name && *support == Implemented)
+}
+
 /// A field and what becomes of it.
 pub type Field = (&'static str, Support);
 
@@ -89,9 +94,9 @@ pub const COMPLETION: &[Field] = &[
     ("stop", Implemented),
     ("n", Implemented),
     ("echo", Implemented),
+    ("suffix", Implemented),
     ("user", Ignored),
     ("keep_alive", Ignored),
-    ("suffix", Refused("the model has no tokens for filling in")),
     ("best_of", Refused("use n")),
 ];
 
@@ -100,8 +105,18 @@ pub const EMBEDDING: &[Field] = &[
     ("model", Implemented),
     ("input", Implemented),
     ("encoding_format", Implemented),
+    ("dimensions", Implemented),
     ("user", Ignored),
-    ("dimensions", Refused("the model's vectors have one length")),
+];
+
+/// `POST /v1/rerank`.
+pub const RERANK: &[Field] = &[
+    ("model", Implemented),
+    ("query", Implemented),
+    ("documents", Implemented),
+    ("top_n", Implemented),
+    ("return_documents", Implemented),
+    ("user", Ignored),
 ];
 
 /// `POST /v1/responses`.
@@ -113,7 +128,13 @@ pub const RESPONSE: &[Field] = &[
     ("max_output_tokens", Implemented),
     ("temperature", Implemented),
     ("top_p", Implemented),
+    ("top_k", Implemented),
+    ("min_p", Implemented),
+    ("repeat_penalty", Implemented),
+    ("seed", Implemented),
     ("text", Implemented),
+    ("tools", Implemented),
+    ("tool_choice", Implemented),
     ("truncation", Implemented),
     ("store", Ignored),
     ("metadata", Ignored),
@@ -125,8 +146,6 @@ pub const RESPONSE: &[Field] = &[
     ("reasoning", Ignored),
     ("prompt_cache_key", Ignored),
     ("safety_identifier", Ignored),
-    ("tool_choice", Ignored),
-    ("tools", Refused("use /v1/chat/completions for tools")),
     ("previous_response_id", Refused("no response is stored; send the conversation as input")),
     ("conversation", Refused("no conversation is stored; send it as input")),
     ("background", Refused("answers are given while the client waits")),
@@ -146,10 +165,13 @@ pub const ANTHROPIC: &[Field] = &[
     ("temperature", Implemented),
     ("top_p", Implemented),
     ("top_k", Implemented),
+    ("min_p", Implemented),
+    ("repeat_penalty", Implemented),
+    ("seed", Implemented),
+    ("tools", Implemented),
+    ("tool_choice", Implemented),
     ("metadata", Ignored),
     ("service_tier", Ignored),
-    ("tools", Refused("use /v1/chat/completions for tools")),
-    ("tool_choice", Refused("use /v1/chat/completions for tools")),
     ("thinking", Refused("the model does not separate thoughts")),
     ("mcp_servers", Refused("nothing leaves this machine but ciphertext")),
     ("container", Refused("there are no built-in tools")),
@@ -200,7 +222,7 @@ mod tests {
 
     #[test]
     fn no_field_has_two_rows() {
-        for table in [CHAT, COMPLETION, EMBEDDING, RESPONSE, ANTHROPIC] {
+        for table in [CHAT, COMPLETION, EMBEDDING, RERANK, RESPONSE, ANTHROPIC] {
             let mut names: Vec<_> = table.iter().map(|(name, _)| name).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

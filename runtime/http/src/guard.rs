@@ -9,9 +9,14 @@ use zeroize::Zeroizing;
 
 use crate::error::ApiError;
 
+/// What stands before a key in `Authorization`.
+const BEARER: &[u8] = b"bearer ";
+
 /// What every request is checked against.
 pub struct Guard {
     hosts: Vec<String>,
+    /// Hosts that are taken with any port.
+    names: Vec<String>,
     origins: Vec<String>,
     key: Option<Zeroizing<String>>,
 }
@@ -26,13 +31,16 @@ impl Guard {
             format!("127.0.0.1:{port}"),
             format!("[::1]:{port}"),
         ];
-        Self { hosts, origins: Vec::new(), key }
+        Self { hosts, names: Vec::new(), origins: Vec::new(), key }
     }
 
-    /// Also takes requests whose `Host` is one of these, such as `host.docker.internal:8642`.
+    /// Also takes requests whose `Host` is one of these, such as `host.docker.internal:8642`; without a port, with any.
     #[must_use]
     pub fn allow_hosts(mut self, hosts: &[String]) -> Self {
-        self.hosts.extend_from_slice(hosts);
+        let (names, hosts): (Vec<_>, Vec<_>) =
+            hosts.iter().cloned().partition(|host| without_port(host) == host);
+        self.names.extend(names);
+        self.hosts.extend(hosts);
         self
     }
 
@@ -45,6 +53,7 @@ impl Guard {
 
     fn is_own_host(&self, host: &str) -> bool {
         self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+            || self.names.iter().any(|own| own.eq_ignore_ascii_case(without_port(host)))
     }
 
     /// The origin that a browser may be told it is allowed, if the request has one that was allowed by name.
@@ -84,18 +93,28 @@ impl Guard {
     /// 401 for a wrong or missing key.
     pub fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = &self.key else { return Ok(()) };
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
-            let (scheme, given) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(given)
+        // A key need not be ASCII, so these are bytes.
+        let bytes = |name: &str| headers.get(name).map(|value| value.as_bytes().trim_ascii());
+        let bearer = bytes(AUTHORIZATION.as_str()).and_then(|value| {
+            let (scheme, given) = value.split_at_checked(BEARER.len())?;
+            scheme.eq_ignore_ascii_case(BEARER).then(|| given.trim_ascii())
         });
-        let given = bearer.or_else(|| text("x-api-key")).unwrap_or_default();
         // Takes the same time wherever two keys of one length differ.
-        if given.as_bytes().ct_eq(key.as_bytes()).into() {
+        let is_right = |given: &[u8]| bool::from(given.ct_eq(key.trim().as_bytes()));
+        if [bearer, bytes("x-api-key")].into_iter().flatten().any(is_right) {
             return Ok(());
         }
         let message = "wrong or missing API key; it is printed at start";
         Err(ApiError::new(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key"))
+    }
+}
+
+/// The host of `HOST:PORT`.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // An IPv6 address in brackets may have colons and no port.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
     }
 }
 
@@ -123,6 +142,8 @@ mod tests {
         assert_eq!(status(&[host, key]), 200);
         assert_eq!(status(&[("host", "LOCALHOST:8642"), ("authorization", "bearer key")]), 200);
         assert_eq!(status(&[host, ("x-api-key", "key")]), 200);
+        assert_eq!(status(&[host, ("authorization", "Bearer  key ")]), 200);
+        assert_eq!(status(&[host, ("authorization", "Bearer none"), ("x-api-key", "key")]), 200);
         assert_eq!(status(&[("host", "127.0.0.1:8642"), key, ("origin", "http://127.0.0.1:8642")]), 200);
         assert_eq!(status(&[host, key, ("sec-fetch-site", "same-origin")]), 200);
         assert_eq!(status(&[key]), 403);
@@ -136,6 +157,29 @@ mod tests {
         for wrong in ["", "Bearer ", "Bearer ke", "Bearer keys", "key", "Basic key"] {
             assert_eq!(status(&[host, ("authorization", wrong)]), 401, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_key_need_not_be_ascii_and_a_host_may_have_any_port() {
+        let key = Some(Zeroizing::new(" k\u{e9}y\n".to_owned()));
+        let guard = Guard::new("127.0.0.1:8642".parse().unwrap(), key)
+            .allow_hosts(&["box.example".to_owned(), "[fe80::1]".to_owned()]);
+        let mut headers = HeaderMap::new();
+        let value = axum::http::HeaderValue::from_bytes("Bearer k\u{e9}y".as_bytes()).unwrap();
+        headers.insert(AUTHORIZATION, value);
+        for (host, expected) in [
+            ("box.example", true),
+            ("BOX.example:99", true),
+            ("[fe80::1]:1", true),
+            ("[fe80::1]", true),
+            ("other.example", false),
+            ("box.example.evil:1", false),
+            ("[fe80::2]:1", false),
+        ] {
+            headers.insert(HOST, host.parse().unwrap());
+            assert_eq!(guard.check_place(&headers).is_ok(), expected, "{host}");
+        }
+        assert!(guard.check_key(&headers).is_ok());
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | [`sse`] | server-sent events with signs of life |
 //! | [`fields`] | the table of every field: implemented, ignored, refused |
 //! | [`read`] | reading fields with messages that name them |
-//! | [`chat`], [`completion`], [`embedding`], [`response`], [`anthropic`] | requests |
+//! | [`chat`], [`completion`], [`embedding`], [`rerank`], [`response`], [`anthropic`] | requests |
+//! | [`tool`] | tools that a model may call |
 //!
 //! The crate knows neither models nor servers.
 //!
@@ -32,6 +33,8 @@ pub mod fields;
 pub mod guard;
 pub mod read;
 pub mod request_id;
+pub mod rerank;
 pub mod response;
 pub mod sampling;
 pub mod sse;
+pub mod tool;

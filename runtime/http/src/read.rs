@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Result};
-use crate::fields::{Field, check};
+use crate::fields::{Field, check, is_read};
 
 /// The fields of an object. Null counts as absent, as OpenAI's clients send it.
 #[derive(Clone)]
@@ -13,6 +13,8 @@ pub struct Fields<'a> {
     object: &'a Map<String, Value>,
     /// Where the object is, such as `messages[2].`; empty for the request itself.
     path: String,
+    /// Fields that may be read; all if it is empty.
+    table: &'static [Field],
 }
 
 /// The JSON of a request's body.
@@ -29,15 +31,15 @@ pub fn parse(body: &[u8]) -> Result<Value> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a request, of which none is refused by `table`.
+    /// The fields of a request, of which none is refused by `table`. What it does not list as implemented is absent.
     ///
     /// # Errors
     /// 400 if the body is not an object, or names the refused field.
-    pub fn of_request(body: &'a Value, table: &[Field]) -> Result<Self> {
+    pub fn of_request(body: &'a Value, table: &'static [Field]) -> Result<Self> {
         let object =
             body.as_object().ok_or_else(|| ApiError::bad("the request body must be a JSON object"))?;
         check(object, table)?;
-        Ok(Self { object, path: String::new() })
+        Ok(Self { object, path: String::new(), table })
     }
 
     /// The fields of `value`, which is at `path` (with its dot).
@@ -46,7 +48,7 @@ impl<'a> Fields<'a> {
     /// 400 if it is not an object.
     pub fn of(value: &'a Value, path: &str) -> Result<Self> {
         match value.as_object() {
-            Some(object) => Ok(Self { object, path: path.to_owned() }),
+            Some(object) => Ok(Self { object, path: path.to_owned(), table: &[] }),
             None => Err(ApiError::field(path.trim_end_matches('.'), "must be an object")),
         }
     }
@@ -58,7 +60,7 @@ impl<'a> Fields<'a> {
 
     /// The value of a field; `None` if it is absent or null.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
-        self.object.get(name).filter(|value| !value.is_null())
+        self.object.get(name).filter(|value| !value.is_null() && is_read(self.table, name))
     }
 
     fn wrong(&self, name: &str, expected: impl std::fmt::Display) -> ApiError {

@@ -5,12 +5,15 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::error::ApiError;
 
 /// The header that carries the id.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The same in Anthropic's protocol.
+pub const ANTHROPIC_HEADER: HeaderName = HeaderName::from_static("request-id");
 
 /// Gives each response an `x-request-id`, and a JSON body if it is an error without one.
 pub async fn label(request: Request<Body>, next: Next) -> Response {
@@ -28,7 +31,7 @@ pub async fn label(request: Request<Body>, next: Next) -> Response {
             _ => status.canonical_reason().unwrap_or("refused").to_lowercase(),
         };
         let allow = response.headers().get(axum::http::header::ALLOW).cloned();
-        response = ApiError::new(status, message).into_response();
+        response = ApiError::new(status, message).into_response_at(&path);
         if let Some(allow) = allow {
             response.headers_mut().insert(axum::http::header::ALLOW, allow);
         }
@@ -37,6 +40,7 @@ pub async fn label(request: Request<Body>, next: Next) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
     }
     if let Ok(id) = HeaderValue::from_str(&new_id("req")) {
+        response.headers_mut().insert(ANTHROPIC_HEADER, id.clone());
         response.headers_mut().insert(HEADER, id);
     }
     response

@@ -1,4 +1,4 @@
-//! `POST /v1/responses`: text, whole and streamed.
+//! `POST /v1/responses`: text and tools, whole and streamed.
 
 use serde_json::Value;
 
@@ -7,6 +7,7 @@ use crate::error::{ApiError, Result};
 use crate::fields::RESPONSE;
 use crate::read::Fields;
 use crate::sampling::{Form, Sampling, form};
+use crate::tool::{Shape, Tool, ToolCall, ToolChoice, tool_choice, tools};
 
 /// A request.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,10 @@ pub struct ResponseRequest {
     pub sampling: Sampling,
     /// The form of the answer.
     pub form: Form,
+    /// Tools.
+    pub tools: Vec<Tool>,
+    /// Which of them.
+    pub tool_choice: ToolChoice,
 }
 
 impl ResponseRequest {
@@ -47,11 +52,15 @@ impl ResponseRequest {
             Some(Value::String(text)) => messages.push(message(Role::User, text.clone())),
             Some(Value::Array(items)) if !items.is_empty() => {
                 for (index, item) in items.iter().enumerate() {
-                    messages.push(read_item(index, item)?);
+                    messages.extend(read_item(index, item)?);
                 }
             }
             _ => return Err(ApiError::field("input", "must be a text or an array of messages")),
         }
+        if messages.is_empty() {
+            return Err(ApiError::field("input", "must contain at least one message"));
+        }
+        let tools = tools(&fields, Shape::Flat)?;
         let format = match fields.get("text") {
             None => None,
             Some(text) => Fields::of(text, "text.")?.get("format"),
@@ -62,15 +71,38 @@ impl ResponseRequest {
             stream: fields.flag("stream")?,
             sampling: Sampling::read(&fields, &["max_output_tokens"])?,
             form: form(format, "text.format")?,
+            tool_choice: tool_choice(&fields, &tools, Shape::Flat)?,
+            tools,
         })
     }
 }
 
-fn read_item(index: usize, item: &Value) -> Result<ChatMessage> {
+/// One item; `None` for one that the model is not shown.
+fn read_item(index: usize, item: &Value) -> Result<Option<ChatMessage>> {
     let path = format!("input[{index}].");
     let fields = Fields::of(item, &path)?;
-    if !matches!(fields.text("type")?, None | Some("message")) {
-        return Err(ApiError::field(fields.name("type"), "must be message"));
+    let message = |role, text| ChatMessage { role, text, calls: Vec::new() };
+    let need =
+        |name: &str| fields.text(name)?.ok_or_else(|| ApiError::field(fields.name(name), "must be a string"));
+    match fields.text("type")? {
+        None | Some("message") => {}
+        Some("function_call") => {
+            need("call_id")?;
+            let arguments = fields.text("arguments")?.unwrap_or("{}").to_owned();
+            let calls = vec![ToolCall { name: need("name")?.to_owned(), arguments }];
+            return Ok(Some(ChatMessage { calls, ..message(Role::Assistant, String::new()) }));
+        }
+        Some("function_call_output") => {
+            need("call_id")?;
+            let output = fields.get("output").unwrap_or(&Value::Null);
+            return Ok(Some(message(Role::Tool, content_text(output, &fields.name("output"))?)));
+        }
+        // Thoughts are not part of what a model is shown again.
+        Some("reasoning") => return Ok(None),
+        Some(_) => {
+            let expected = "must be message, function_call or function_call_output";
+            return Err(ApiError::field(fields.name("type"), expected));
+        }
     }
     let role = match fields.text("role")? {
         Some("system" | "developer") => Role::System,
@@ -81,7 +113,7 @@ fn read_item(index: usize, item: &Value) -> Result<ChatMessage> {
         }
     };
     let content = fields.get("content").unwrap_or(&Value::Null);
-    Ok(ChatMessage { role, text: content_text(content, &fields.name("content"))?, calls: Vec::new() })
+    Ok(Some(message(role, content_text(content, &fields.name("content"))?)))
 }
 
 #[cfg(test)]
@@ -101,11 +133,29 @@ mod tests {
         assert_eq!(read(json!({ "input": parts })).unwrap().messages[0].text, "hi");
         for (body, param) in [
             (json!({}), "input"),
-            (json!({ "input": [{ "type": "function_call_output" }] }), "input[0].type"),
+            (json!({ "input": [{ "type": "computer_call" }] }), "input[0].type"),
+            (json!({ "input": [{ "type": "function_call_output", "output": "x" }] }), "input[0].call_id"),
+            (json!({ "input": [{ "type": "function_call_output", "call_id": "c" }] }), "input[0].output"),
+            (json!({ "input": [{ "type": "reasoning", "summary": [] }] }), "input"),
+            (json!({ "input": "x", "tools": [{ "type": "web_search" }] }), "tools[0].type"),
             (json!({ "input": "x", "previous_response_id": "r" }), "previous_response_id"),
             (json!({ "input": "x", "truncation": "auto" }), "truncation"),
         ] {
             assert_eq!(read(body.clone()).unwrap_err().param(), Some(param), "{body}");
         }
+    }
+
+    #[test]
+    fn calls_and_their_outputs_are_messages() {
+        let request = ResponseRequest::read(&json!({ "input": [
+            { "role": "user", "content": "What is the weather?" },
+            { "type": "reasoning", "summary": [] },
+            { "type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{\"city\":\"Oslo\"}" },
+            { "type": "function_call_output", "call_id": "c1", "output": "17" },
+        ]}))
+        .unwrap();
+        let roles: Vec<Role> = request.messages.iter().map(|message| message.role).collect();
+        assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool]);
+        assert_eq!(request.messages[1].calls[0].name, "weather");
     }
 }

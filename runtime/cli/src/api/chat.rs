@@ -7,54 +7,52 @@ use axum::body::Bytes;
 use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use sotto_engine::constrain::Grammar;
 use sotto_engine::session::{Answer, Finish, TokenLogprob};
 use sotto_engine::token_bytes::TokenBytes;
-use sotto_http::chat::{ChatRequest, ToolCall, ToolChoice};
+use sotto_http::chat::ChatRequest;
 use sotto_http::error::ApiError;
 use sotto_http::read;
 use sotto_http::request_id::new_id;
 use sotto_http::sse::Message;
+use sotto_http::tool::ToolCall;
 
-use super::error::refusal;
-use super::generation::Work;
-use super::prompt::{PromptBuilder, grammar};
+use super::prompt::Conversation;
 use super::routes::{State, in_background, now};
 use super::stream::{self, Narrator};
-use super::tools::{self, CallFilter};
-
-/// Whether an answer is one call, may hold calls, or is text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Calls {
-    Forced,
-    Possible,
-    None,
-}
+use super::tools::{Calls, Splitter};
 
 /// Answers a conversation.
 pub(super) async fn completions(
     Extract(state): Extract<Arc<State>>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (request, work, calls) = in_background(&state, move |state| {
-        let request = ChatRequest::read(&read::parse(&body)?)?;
-        state.check_model(request.model.as_deref())?;
-        let (work, calls) = work(&state.prompts, &request)?;
-        Ok((request, work, calls))
+    let request = in_background(move || ChatRequest::read(&read::parse(&body)?)).await?;
+    let model = state.models.get(request.model.as_deref()).await?;
+    let name = request.model.clone().unwrap_or_else(|| state.models.names()[0].to_owned());
+    let (request, work, calls, model) = in_background(move || {
+        let (work, calls) = model.prompts.work(&Conversation {
+            messages: &request.messages,
+            tools: &request.tools,
+            tool_choice: &request.tool_choice,
+            sampling: &request.sampling,
+            logprobs: request.logprobs,
+            form: (&request.form, "response_format"),
+        })?;
+        Ok((request, work, calls, model))
     })
     .await?;
-    let names = Names { id: new_id("chatcmpl"), created: now(), model: state.model.clone() };
+    let names = Names { id: new_id("chatcmpl"), created: now(), model: name };
     let answers = work.answers;
-    let events = state.thread.submit(work).map_err(refusal)?;
-    let bytes = state.prompts.bytes().clone();
+    let events = model.thread.submit(work)?;
+    let bytes = model.prompts.bytes().clone();
+    drop(model);
     if request.stream {
         let narrator = Chunks {
             names,
             bytes,
             usage: request.include_usage,
             logprobs: request.logprobs.is_some(),
-            calls,
-            filters: (0..answers).map(|_| CallFilter::default()).collect(),
+            splitters: (0..answers).map(|_| Splitter::new(calls)).collect(),
             counts: Counts::default(),
         };
         return Ok(stream::respond(events, narrator));
@@ -70,22 +68,6 @@ pub(super) async fn completions(
         })
         .collect();
     Ok(Json(names.object("chat.completion", &json!(choices), Some(counts.object()))).into_response())
-}
-
-fn work(prompts: &PromptBuilder, request: &ChatRequest) -> Result<(Work, Calls), ApiError> {
-    let tokens = prompts.conversation(&request.messages, &request.tools, &request.tool_choice)?;
-    let forced = tools::forced_call(&request.tools, &request.tool_choice);
-    let calls = match (&forced, request.tools.is_empty() || request.tool_choice == ToolChoice::Never) {
-        (Some(_), _) => Calls::Forced,
-        (None, false) => Calls::Possible,
-        (None, true) => Calls::None,
-    };
-    let grammar = match forced {
-        Some(schema) => Some((Grammar::JsonSchema(schema), "tools")),
-        None => grammar(&request.form, "response_format"),
-    };
-    let options = prompts.options(&request.sampling, request.logprobs, grammar)?;
-    Ok((Work { prompts: vec![tokens], answers: request.sampling.answers, options }, calls))
 }
 
 /// What is the same in all objects of one response.
@@ -154,20 +136,7 @@ pub(super) fn finish_reason(finish: Finish) -> &'static str {
 }
 
 fn choice(index: usize, answer: &Answer, calls: Calls, bytes: &TokenBytes, logprobs: bool) -> Value {
-    let (text, calls) = match calls {
-        Calls::None => (answer.text.clone(), Vec::new()),
-        Calls::Forced => match tools::read_call(&answer.text) {
-            Some(call) => (String::new(), vec![call]),
-            // Cut before its end: the text shows how far it came.
-            None => (answer.text.clone(), Vec::new()),
-        },
-        Calls::Possible => {
-            let mut filter = CallFilter::default();
-            let text = filter.push(&answer.text);
-            let (rest, calls) = filter.finish();
-            (text + &rest, calls)
-        }
-    };
+    let (text, calls) = calls.split(answer);
     let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
     let mut finish = finish_reason(answer.finish);
     if !calls.is_empty() {
@@ -218,8 +187,7 @@ struct Chunks {
     bytes: TokenBytes,
     usage: bool,
     logprobs: bool,
-    calls: Calls,
-    filters: Vec<CallFilter>,
+    splitters: Vec<Splitter>,
     counts: Counts,
 }
 
@@ -246,18 +214,11 @@ impl Chunks {
 impl Narrator for Chunks {
     fn begin(&mut self) -> Vec<Message> {
         let delta = json!({ "role": "assistant", "content": "" });
-        (0..self.filters.len()).map(|index| self.chunk(index, &delta, Value::Null, None)).collect()
+        (0..self.splitters.len()).map(|index| self.chunk(index, &delta, Value::Null, None)).collect()
     }
 
     fn text(&mut self, index: usize, text: &str, tokens: &[TokenLogprob]) -> Vec<Message> {
-        let text = match self.calls {
-            Calls::None => text.to_owned(),
-            Calls::Possible | Calls::Forced => match self.filters.get_mut(index) {
-                Some(filter) if self.calls == Calls::Possible => filter.push(text),
-                // All of it is the call, which is sent when it is whole.
-                _ => String::new(),
-            },
-        };
+        let text = self.splitters.get_mut(index).map(|splitter| splitter.push(text)).unwrap_or_default();
         if text.is_empty() {
             return Vec::new();
         }
@@ -268,14 +229,8 @@ impl Narrator for Chunks {
     fn done(&mut self, index: usize, answer: &Answer) -> Vec<Message> {
         self.counts.add(index, answer);
         let mut messages = Vec::new();
-        let (rest, calls) = match self.calls {
-            Calls::None => (String::new(), Vec::new()),
-            Calls::Possible => self.filters.get_mut(index).map(std::mem::take).unwrap_or_default().finish(),
-            Calls::Forced => match tools::read_call(&answer.text) {
-                Some(call) => (String::new(), vec![call]),
-                None => (answer.text.clone(), Vec::new()),
-            },
-        };
+        let finished = self.splitters.get_mut(index).map(|splitter| splitter.finish(answer));
+        let (rest, calls) = finished.unwrap_or_default();
         if !rest.is_empty() {
             messages.push(self.chunk(index, &json!({ "content": rest }), Value::Null, None));
         }

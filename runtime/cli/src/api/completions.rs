@@ -9,14 +9,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use sotto_engine::session::{Answer, TokenLogprob};
 use sotto_engine::token_bytes::TokenBytes;
-use sotto_http::completion::CompletionRequest;
+use sotto_http::completion::{CompletionRequest, Prompt};
 use sotto_http::error::ApiError;
 use sotto_http::read;
 use sotto_http::request_id::new_id;
 use sotto_http::sse::Message;
 
 use super::chat::{Counts, finish_reason};
-use super::error::refusal;
 use super::generation::Work;
 use super::routes::{State, in_background, now};
 use super::stream::{self, Narrator};
@@ -26,28 +25,44 @@ pub(super) async fn completions(
     Extract(state): Extract<Arc<State>>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (request, work, echoes) = in_background(&state, move |state| {
-        let request = CompletionRequest::read(&read::parse(&body)?)?;
-        state.check_model(request.model.as_deref())?;
-        let prompts: Vec<Vec<u32>> =
-            request.prompts.iter().map(|prompt| state.prompts.plain(prompt)).collect::<Result<_, _>>()?;
+    let request = in_background(move || CompletionRequest::read(&read::parse(&body)?)).await?;
+    let model = state.models.get(request.model.as_deref()).await?;
+    let name = request.model.clone().unwrap_or_else(|| state.models.names()[0].to_owned());
+    let (request, work, echoes, model) = in_background(move || {
+        let prompts: Vec<Vec<u32>> = request
+            .prompts
+            .iter()
+            .map(|prompt| match &request.suffix {
+                Some(suffix) => model.prompts.filling(prompt, suffix),
+                None => model.prompts.plain(prompt),
+            })
+            .collect::<Result<_, _>>()?;
+        let echo = |prompt: &Prompt| match prompt {
+            // The text as it was sent, which its tokens need not give back to the letter.
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Tokens(ids) => model.prompts.decode(ids),
+        };
         let echoes = match request.echo {
-            true => prompts.iter().map(|prompt| state.prompts.decode(prompt)).collect::<Result<_, _>>()?,
+            true => request.prompts.iter().map(echo).collect::<Result<_, _>>()?,
             false => vec![String::new(); prompts.len()],
         };
-        let options = state.prompts.options(&request.sampling, request.logprobs, None)?;
+        let mut options = model.prompts.options(&request.sampling, request.logprobs, None)?;
+        if request.suffix.is_some() {
+            // What the model writes after the part that was to be filled in.
+            options.stop_ids = model.prompts.filling_ends();
+        }
         let work = Work { prompts, answers: request.sampling.answers, options };
-        Ok((request, work, echoes))
+        Ok((request, work, echoes, model))
     })
     .await?;
     let answers_each = work.answers;
     let total = work.prompts.len() * answers_each;
-    let events = state.thread.submit(work).map_err(refusal)?;
+    let events = model.thread.submit(work)?;
     let mut pieces = Pieces {
         id: new_id("cmpl"),
         created: now(),
-        model: state.model.clone(),
-        bytes: state.prompts.bytes().clone(),
+        model: name,
+        bytes: model.prompts.bytes().clone(),
         usage: request.include_usage,
         logprobs: request.logprobs.is_some(),
         answers_each,

@@ -13,20 +13,25 @@ use sotto_http::error::ApiError;
 use sotto_http::read;
 
 use super::encoder::Vectors;
-use super::routes::State;
+use super::routes::{State, in_background};
 
 /// The vectors of texts.
 pub(super) async fn embeddings(
     Extract(state): Extract<Arc<State>>,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let request = EmbeddingRequest::read(&read::parse(&body)?)?;
+    let request = in_background(move || EmbeddingRequest::read(&read::parse(&body)?)).await?;
     if let Some(model) = &request.model
         && *model != state.embedding_model
     {
         return Err(ApiError::unknown_model(model, &[&state.embedding_model]));
     }
     let vectors = state.encoder.embed(request.inputs).await?;
+    let length = vectors.vectors.first().map_or(0, Vec::len);
+    if request.dimensions.is_some_and(|wanted| wanted != length) {
+        let expected = format!("must be {length}: the model's vectors have one length");
+        return Err(ApiError::field("dimensions", expected));
+    }
     Ok(Json(object(&vectors, &state.embedding_model, request.base64)))
 }
 

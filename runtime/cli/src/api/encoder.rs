@@ -1,6 +1,6 @@
 //! The sentence encoder: opened on the first request, on a separate thread that then owns it.
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
 use sotto_engine::backend::backend_error;
 use sotto_engine::open::Model;
@@ -13,7 +13,7 @@ use sotto_protocol::error::Error;
 use tokio::sync::oneshot;
 
 use super::error::refusal;
-use crate::args::ServerArgs;
+use crate::args::{ApiArgs, ServerArgs, TokenVocabulary};
 use crate::open::open_encoder;
 use crate::progress::Bars;
 
@@ -32,6 +32,8 @@ pub(super) struct Vectors {
 
 struct Job {
     inputs: Vec<Prompt>,
+    /// What the tokens of inputs are of.
+    vocabulary: TokenVocabulary,
     answer: oneshot::Sender<Result<Vectors, ApiError>>,
 }
 
@@ -39,14 +41,25 @@ struct Job {
 pub(super) struct Encoder {
     server: ServerArgs,
     model: String,
+    vocabulary: TokenVocabulary,
     /// The thread's queue, once there is one.
     jobs: Mutex<Option<mpsc::SyncSender<Job>>>,
 }
 
 impl Encoder {
     /// An encoder that is not opened yet.
-    pub(super) fn new(server: &ServerArgs, model: &str) -> Self {
-        Self { server: server.clone(), model: model.to_owned(), jobs: Mutex::new(None) }
+    pub(super) fn new(args: &ApiArgs) -> Self {
+        Self {
+            server: args.server.clone(),
+            model: args.embedding_model.clone(),
+            vocabulary: args.embedding_tokens,
+            jobs: Mutex::new(None),
+        }
+    }
+
+    /// Whether its thread was started.
+    pub(super) fn is_open(&self) -> bool {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The vectors of `inputs`.
@@ -56,7 +69,7 @@ impl Encoder {
     /// What opening or running the encoder fails with; 503 when too many requests wait.
     pub(super) async fn embed(&self, inputs: Vec<Prompt>) -> Result<Vectors, ApiError> {
         let (answer, receiver) = oneshot::channel();
-        self.submit(Job { inputs, answer }).map_err(refusal)?;
+        self.submit(Job { inputs, vocabulary: self.vocabulary, answer }).map_err(refusal)?;
         receiver.await.map_err(|_| refusal(Error::Internal("the encoder's thread ended".to_owned())))?
     }
 
@@ -87,8 +100,11 @@ impl Encoder {
             .spawn(move || match open(&server, &model) {
                 Ok((mut model, encoder)) => {
                     while let Ok(job) = waiting.recv() {
-                        // The client may have left.
-                        let _ = job.answer.send(run(&mut model, &encoder, &job.inputs));
+                        // A client that left, now or while the passes run, is not worked for.
+                        if !job.answer.is_closed() {
+                            let result = run(&mut model, &encoder, &job);
+                            let _ = job.answer.send(result);
+                        }
                     }
                 }
                 Err(error) => {
@@ -109,35 +125,45 @@ fn open(server: &ServerArgs, model: &str) -> Result<(Model, SentenceEncoder)> {
 }
 
 /// Embeds `inputs`; starts an embedded server again that has ended, also in the middle.
-fn run(model: &mut Model, encoder: &SentenceEncoder, inputs: &[Prompt]) -> Result<Vectors, ApiError> {
+fn run(model: &mut Model, encoder: &SentenceEncoder, job: &Job) -> Result<Vectors, ApiError> {
     model.restart().map_err(refusal)?;
     let longest = encoder.max_positions().min(MAX_PASS_TOKENS);
     let vocab = encoder.config().vocab_size;
     let tokenizer = model.part().tokenizer.clone();
-    let sequences = inputs
+    let sequences = job
+        .inputs
         .iter()
         .enumerate()
-        .map(|(index, input)| tokens(&tokenizer, input, index, longest, vocab))
+        .map(|(index, input)| tokens(&tokenizer, input, job.vocabulary, index, longest, vocab))
         .collect::<Result<Vec<_>, _>>()?;
-    let vectors = match passes(model, encoder, &sequences) {
+    let has_left = || job.answer.is_closed();
+    let vectors = match passes(model, encoder, &sequences, &has_left) {
         Ok(vectors) => vectors,
         Err(error) => match model.restart() {
-            Ok(true) => passes(model, encoder, &sequences).map_err(refusal)?,
+            Ok(true) => passes(model, encoder, &sequences, &has_left).map_err(refusal)?,
             _ => return Err(refusal(error)),
         },
     };
     if let Some(Err(error)) = model.check_tally().map(|tally| tally.verdict()) {
         // For the operator of this endpoint: what the reader does next, the server may see.
-        eprintln!("warning: {error}");
+        note!("warning: {error}");
     }
     Ok(Vectors { vectors, tokens: sequences.iter().map(Vec::len).sum() })
 }
 
-/// Runs `sequences` in passes of as many as fit.
-fn passes(model: &mut Model, encoder: &SentenceEncoder, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+/// Runs `sequences` in passes of as many as fit, until `has_left`.
+fn passes(
+    model: &mut Model,
+    encoder: &SentenceEncoder,
+    sequences: &[Vec<u32>],
+    has_left: &dyn Fn() -> bool,
+) -> Result<Vec<Vec<f32>>> {
     let mut vectors = Vec::with_capacity(sequences.len());
     let mut rest = sequences;
     while !rest.is_empty() {
+        if has_left() {
+            return Err(Error::Cancelled);
+        }
         let (pass, next) = rest.split_at(fitting(rest));
         let refs: Vec<&[u32]> = pass.iter().map(Vec::as_slice).collect();
         let count = pass.iter().map(Vec::len).sum();
@@ -156,6 +182,7 @@ fn passes(model: &mut Model, encoder: &SentenceEncoder, sequences: &[Vec<u32>]) 
 fn tokens(
     tokenizer: &Tokenizer,
     input: &Prompt,
+    vocabulary: TokenVocabulary,
     index: usize,
     longest: usize,
     vocab: usize,
@@ -163,8 +190,16 @@ fn tokens(
     let whole = |text: &str| {
         tokenizer.encode_sequence(text, usize::MAX).map_err(|error| refusal(Error::Models(error)))
     };
+    let param = format!("input[{index}]");
     let ids = match input {
         Prompt::Text(text) => whole(text)?,
+        Prompt::Tokens(ids) if vocabulary == TokenVocabulary::Openai => {
+            let text = openai_text(ids).ok_or_else(|| {
+                let expected = "must hold tokens of OpenAI's cl100k_base, or start `sotto api` with --embedding-tokens model";
+                ApiError::field(&*param, expected)
+            })?;
+            whole(&text)?
+        }
         Prompt::Tokens(ids) => {
             let frame = whole("")?;
             let (first, last) = frame.split_at(frame.len() / 2);
@@ -172,11 +207,9 @@ fn tokens(
             first.iter().copied().chain(own).chain(last.iter().copied()).collect()
         }
     };
-    let param = format!("input[{index}]");
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
         let expected = format!(
-            "must hold token ids of this model's vocabulary, below {vocab}, got {id}; send text instead \
-             (LangChain: check_embedding_ctx_length=False)"
+            "must hold token ids of this model's vocabulary, below {vocab}, got {id}; send text instead"
         );
         return Err(ApiError::field(param, expected));
     }
@@ -185,6 +218,14 @@ fn tokens(
         return Err(ApiError::context_exceeded(message, &param));
     }
     Ok(ids)
+}
+
+/// The text of tokens of OpenAI's embedding models, which clients of theirs send in place of texts; `None` if one is unknown.
+fn openai_text(ids: &[u32]) -> Option<String> {
+    static VOCABULARY: OnceLock<Option<tiktoken_rs::CoreBPE>> = OnceLock::new();
+    let vocabulary = VOCABULARY.get_or_init(|| tiktoken_rs::cl100k_base().ok()).as_ref()?;
+    let bytes = vocabulary.decode_bytes(ids).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// How many of the first sequences fit one pass, at least one.
@@ -200,6 +241,14 @@ fn fitting(sequences: &[Vec<u32>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_of_openai_are_text() {
+        // As OpenAI's tokenizer has "Hello, world!" and a character of three bytes in two tokens.
+        assert_eq!(openai_text(&[9906, 11, 1917, 0]).as_deref(), Some("Hello, world!"));
+        assert_eq!(openai_text(&[]).as_deref(), Some(""));
+        assert_eq!(openai_text(&[999_999]), None);
+    }
 
     #[test]
     fn passes_hold_what_fits() {

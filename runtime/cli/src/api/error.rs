@@ -40,6 +40,13 @@ pub(super) fn refusal(error: Error) -> ApiError {
     }
 }
 
+/// The refusal while the endpoint ends.
+pub(super) fn shutting_down() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this endpoint is shutting down")
+        .with_code("shutting_down")
+        .with_retry_after(RETRY_AFTER)
+}
+
 /// The refusal for a thread of this process that ended.
 pub(super) fn thread_ended() -> ApiError {
     refusal(Error::Internal("the session thread ended".to_owned()))

@@ -6,10 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use sotto_engine::open::{Chat, SharedChat};
 use sotto_engine::session::{Answer, Finish, GenerateOptions, Progress, TokenLogprob, conversations};
-use sotto_protocol::error::{Error, Result};
-use tokio::sync::mpsc as async_mpsc;
+use sotto_http::error::ApiError;
+use sotto_protocol::error::Error;
+use tokio::sync::{mpsc as async_mpsc, oneshot};
 
+use super::error::{refusal, shutting_down};
 use super::metrics::Metrics;
+use super::prompt::PromptBuilder;
+
+/// Result of this module.
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Requests under way or waiting; each holds its prompt in memory.
 const MAX_REQUESTS: usize = 48;
@@ -21,7 +27,7 @@ pub(super) enum Event {
     /// The end of answer `index`.
     Done { index: usize, answer: Box<Answer> },
     /// The end of all, early.
-    Failed(Error),
+    Failed(ApiError),
 }
 
 /// What a request wants.
@@ -135,50 +141,134 @@ impl Drop for Events {
     }
 }
 
+/// Ends all answers of a model, for good.
+#[derive(Clone, Default)]
+pub(super) struct Stop {
+    /// Ends a pass of the backend, whatever it waits for.
+    cancelled: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// The flag that ends a pass, to open the model with.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// Ends the answers.
+    pub(super) fn raise(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    fn is_raised(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// What a thread tells when its model is open: what makes prompts, and the process of an embedded server.
+pub(super) type Ready = oneshot::Receiver<Result<(PromptBuilder, Option<u32>)>>;
+
 /// Hands requests to the model's thread.
 pub(super) struct GenerationThread {
     jobs: mpsc::Sender<Job>,
+    handle: std::thread::JoinHandle<()>,
     next: AtomicU64,
     open: Arc<AtomicUsize>,
     current: Arc<Current>,
+    stop: Stop,
     metrics: Arc<Metrics>,
 }
 
 impl GenerationThread {
-    /// Starts the thread. `cancelled` is the flag that ends a pass of the backend.
-    pub(super) fn start(opened: Chat, cancelled: Arc<AtomicBool>, metrics: Arc<Metrics>) -> Result<Self> {
+    /// Starts the thread, which opens its model: an embedded server ends with the thread that started it. The model must be
+    /// opened with the flag of `stop`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if no thread can be started.
+    pub(super) fn start(
+        open: impl FnOnce() -> Result<Chat> + Send + 'static,
+        stop: Stop,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Ready)> {
         let (jobs, waiting) = mpsc::channel();
-        let current = Arc::new(Current { pass: Mutex::default(), cancelled });
-        let mut scheduler = Scheduler {
-            chat: opened.into_shared(),
-            waiting: VecDeque::new(),
-            running: HashMap::new(),
-            next: 0,
-            current: Arc::clone(&current),
-            metrics: Arc::clone(&metrics),
+        let (opened, ready) = oneshot::channel();
+        let current = Arc::new(Current { pass: Mutex::default(), cancelled: stop.flag() });
+        let (own, own_stop, own_metrics) = (Arc::clone(&current), stop.clone(), Arc::clone(&metrics));
+        let serve = move || match open() {
+            Err(error) => drop(opened.send(Err(error))),
+            Ok(mut chat) => {
+                let prompts = PromptBuilder::new(&mut chat.session);
+                let process = chat.server_process_id();
+                let mut scheduler = Scheduler {
+                    chat: chat.into_shared(),
+                    waiting: VecDeque::new(),
+                    running: HashMap::new(),
+                    next: 0,
+                    current: own,
+                    stop: own_stop,
+                    metrics: own_metrics,
+                };
+                if opened.send(Ok((prompts, process))).is_ok() {
+                    scheduler.serve(&waiting);
+                }
+            }
         };
-        std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name("sotto-session".to_owned())
-            .spawn(move || scheduler.serve(&waiting))
+            .spawn(serve)
             .map_err(|source| Error::Io { context: "starting the session thread".to_owned(), source })?;
-        Ok(Self { jobs, next: AtomicU64::new(0), open: Arc::default(), current, metrics })
+        let thread =
+            Self { jobs, handle, next: AtomicU64::new(0), open: Arc::default(), current, stop, metrics };
+        Ok((thread, ready))
+    }
+
+    /// Whether the thread has not ended.
+    pub(super) fn is_running(&self) -> bool {
+        !self.handle.is_finished()
+    }
+
+    /// Requests that have not ended.
+    pub(super) fn open_requests(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open_requests() > 0
+    }
+
+    /// Ends the thread when what is under way has ended, and waits for that.
+    pub(super) fn end(self) {
+        let Self { jobs, handle, .. } = self;
+        drop(jobs);
+        // A thread that panicked has ended as well.
+        let _ = handle.join();
     }
 
     /// Queues a request; dropping its events cancels it.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] when too many wait.
-    pub(super) fn submit(&self, work: Work) -> Result<Events> {
+    /// 503 when too many wait, or all is about to end.
+    pub(super) fn submit(&self, work: Work) -> Result<Events, ApiError> {
+        if self.stop.is_raised() {
+            return Err(shutting_down());
+        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (events, receiver) = async_mpsc::unbounded_channel();
         if self.open.fetch_add(1, Ordering::SeqCst) >= MAX_REQUESTS {
             self.open.fetch_sub(1, Ordering::SeqCst);
-            return Err(Error::Busy { what: "the queue", retry_after: std::time::Duration::from_secs(5) });
+            let retry_after = std::time::Duration::from_secs(5);
+            return Err(refusal(Error::Busy { what: "the queue", retry_after }));
         }
         let job = Job { number, work, events, open: Arc::clone(&self.open) };
         self.metrics.waiting.inc();
-        self.jobs.send(job).map_err(|_| Error::Internal("the session thread ended".to_owned()))?;
+        if self.jobs.send(job).is_err() {
+            self.metrics.waiting.dec();
+            return Err(super::error::thread_ended());
+        }
         Ok(Events { receiver, number, current: Arc::clone(&self.current) })
     }
 }
@@ -191,6 +281,7 @@ struct Scheduler {
     /// Names the next conversation.
     next: u64,
     current: Arc<Current>,
+    stop: Stop,
     metrics: Arc<Metrics>,
 }
 
@@ -205,6 +296,9 @@ impl Scheduler {
             }
             while let Ok(job) = jobs.try_recv() {
                 self.accept(job);
+            }
+            if self.stop.is_raised() {
+                self.fail_all(&shutting_down);
             }
             self.drop_left();
             self.join();
@@ -228,12 +322,21 @@ impl Scheduler {
             .map(|unit| Arc::clone(&unit.job))
             .collect();
         for job in left {
-            self.fail(&job, Error::Cancelled);
+            self.fail(&job, refusal(Error::Cancelled));
+        }
+    }
+
+    /// Ends all requests early.
+    fn fail_all(&mut self, error: &dyn Fn() -> ApiError) {
+        let units = self.waiting.iter().chain(self.running.values());
+        let jobs: Vec<Arc<Job>> = units.map(|unit| Arc::clone(&unit.job)).collect();
+        for job in jobs {
+            self.fail(&job, error());
         }
     }
 
     /// Ends a request early.
-    fn fail(&mut self, job: &Arc<Job>, error: Error) {
+    fn fail(&mut self, job: &Arc<Job>, error: ApiError) {
         let before = self.waiting.len() + self.running.len();
         self.waiting.retain(|unit| !Arc::ptr_eq(&unit.job, job));
         let running: Vec<u64> = self.running.keys().copied().collect();
@@ -247,9 +350,9 @@ impl Scheduler {
             // It ended already.
             return;
         }
-        match error {
-            Error::Cancelled => self.metrics.cancelled.inc(),
-            _ => self.metrics.failed.inc(),
+        match job.events.is_closed() {
+            true => self.metrics.cancelled.inc(),
+            false => self.metrics.failed.inc(),
         };
         self.metrics.waiting.dec();
         let _ = job.events.send(Event::Failed(error));
@@ -274,7 +377,7 @@ impl Scheduler {
                     stay.push_back(unit);
                     stay.append(&mut self.waiting);
                     self.waiting = std::mem::take(&mut stay);
-                    self.fail(&job, error);
+                    self.fail(&job, refusal(error));
                 }
             }
         }
@@ -293,6 +396,11 @@ impl Scheduler {
             }
         }
         self.current.begin(tokens);
+        if self.stop.is_raised() {
+            // Raised before this pass was announced; the flag went down again.
+            self.current.end();
+            return;
+        }
         // A reader that left before this pass was announced did not end it.
         if self.running.values().any(Unit::is_left) {
             self.current.end();
@@ -322,20 +430,20 @@ impl Scheduler {
                     let job = Arc::clone(&unit.job);
                     // Back among those of its request, which all end.
                     self.waiting.push_front(unit);
-                    self.fail(&job, error);
+                    self.fail(&job, refusal(error));
                 }
             }
         }
         match outcome {
             Ok(()) => {}
+            Err(Error::Cancelled) if self.stop.is_raised() => {}
             Err(Error::Cancelled) if self.running.values().any(Unit::is_left) => self.drop_left(),
             Err(error) => {
-                let jobs: Vec<Arc<Job>> = self.running.values().map(|unit| Arc::clone(&unit.job)).collect();
-                let mut error = Some(error);
-                for job in jobs {
-                    let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
-                    let error = error.take().unwrap_or(Error::Transport(text));
-                    self.fail(&job, error);
+                let error = refusal(error);
+                let running: Vec<Arc<Job>> =
+                    self.running.values().map(|unit| Arc::clone(&unit.job)).collect();
+                for job in running {
+                    self.fail(&job, error.clone());
                 }
             }
         }
@@ -348,7 +456,7 @@ impl Scheduler {
         }
         if let Some(Err(error)) = self.chat.check_tally().map(|tally| tally.verdict()) {
             // For the operator of this endpoint: what the reader of the answer does next, the server may see.
-            eprintln!("warning: {error}");
+            note!("warning: {error}");
         }
         let others = self.waiting.iter().chain(self.running.values());
         if !others.into_iter().any(|other| Arc::ptr_eq(&other.job, &unit.job)) {

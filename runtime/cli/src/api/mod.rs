@@ -4,15 +4,16 @@
 //! |---|---|---|
 //! | `POST /v1/chat/completions` | answers in a conversation | `chat` |
 //! | `POST /v1/completions` | continuations of a text | `completions` |
-//! | `POST /v1/responses` | OpenAI's newer form, for text | `responses` |
-//! | `POST /v1/messages` | Anthropic's form, for text | `messages` |
+//! | `POST /v1/responses` | OpenAI's newer form | `responses` |
+//! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's form | `messages` |
 //! | `POST /v1/embeddings` | sentence embeddings | `embeddings`, `encoder` |
+//! | `POST /v1/rerank` | documents by their closeness to a query | `rerank`, `encoder` |
 //! | `GET /v1/models`, `/v1/models/ID` | the models | `routes` |
 //! | `POST /tokenize`, `/detokenize` | text to tokens and back | `routes` |
-//! | `GET /health`, `/metrics` | for whoever watches this endpoint | `routes` |
+//! | `GET /ps`, `/health`, `/metrics` | for whoever watches this endpoint | `routes` |
 //!
-//! `prompt` turns a request into tokens, `generation` runs them on the one thread that owns the
-//! model, all that are under way in the same passes.
+//! `models` loads and unloads the models. `prompt` turns a request into tokens, `generation` runs them on the one thread that
+//! owns the model, all that are under way in the same passes.
 //! Every request needs the key printed at start, but for `/health`. Requests of web pages are refused unless their origin is
 //! allowed by name.
 
@@ -24,14 +25,18 @@ mod error;
 mod generation;
 mod messages;
 mod metrics;
+mod models;
 mod prompt;
+mod rerank;
 mod responses;
 mod routes;
 mod stream;
 mod tools;
 
+use std::future::IntoFuture;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -40,11 +45,15 @@ use super::interrupt::Interrupt;
 use super::open::open;
 use super::output;
 use super::progress::Bars;
+use generation::Stop;
 use sotto_http::guard::Guard;
 use sotto_protocol::error::{Error, Result};
 use sotto_storage::Cache;
 
-/// Runs `sotto api` until Ctrl-C or SIGTERM.
+/// How long connections may take to end when the endpoint does.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs `sotto api` until Ctrl-C or SIGTERM; answers under way end with an error that says so.
 ///
 /// # Errors
 ///
@@ -69,30 +78,54 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
     let address = listener.local_addr().map_err(io("listening"))?;
     let interrupt = Interrupt::install()?;
     let bars = Bars::new(args.quiet);
-    let mut opened = open(&args.server, &bars, interrupt.flag())?;
+    let (stop, before) = (Stop::default(), models::own_memory());
+    let mut opened = open(&args.server, &bars, stop.flag())?;
     let drafts = &args.drafts;
     opened.draft(&drafts.draft, drafts.draft_length, &Cache::from_env()?, &bars)?;
     let key = (!args.no_key).then(|| key(args.api_key.as_deref()));
-    eprintln!("{}", opened.description);
+    note!("{}", opened.description);
     let shown = key.as_ref().map_or("none needed", |key| key.as_str());
     output::line(
         out,
         &format!("base URL  http://{address}/v1\nAPI key   {shown}\nmodel     {}", opened.name),
     )?;
+    let state = Arc::new(routes::State::new(args, &opened.name)?);
     let guard = Guard::new(address, key).allow_hosts(&args.allow_host).allow_origins(&args.allow_origin);
-    let state = Arc::new(routes::State::new(opened, args, interrupt.flag())?);
-    let router = routes::router(state, Arc::new(guard));
+    let router = routes::router(Arc::clone(&state), Arc::new(guard));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(io("starting the network runtime"))?;
-    runtime
-        .block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router).await
-        })
-        .map_err(io("serving"))
+    let models = Arc::clone(&state.models);
+    let (ended, end) = tokio::sync::oneshot::channel();
+    interrupt.on_end(move || {
+        // The endpoint may have ended by itself.
+        let _ = ended.send(());
+    });
+    let served = runtime.block_on(async {
+        let adopted = state.models.adopt_first(opened, stop, before).await;
+        adopted.map_err(|error| std::io::Error::other(error.message().to_owned()))?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+        let graceful = async move {
+            let _ = end.await;
+            // Those that stream are told, so that their connections end.
+            state.models.stop();
+            let _ = begin.send(());
+        };
+        tokio::select! {
+            served = axum::serve(listener, router).with_graceful_shutdown(graceful).into_future() => served,
+            () = async {
+                let _ = begun.await;
+                tokio::time::sleep(PATIENCE).await;
+            } => Ok(()),
+        }
+    });
+    models.end();
+    // What still runs, such as the download of a model, does not hold up the process.
+    runtime.shutdown_background();
+    served.map_err(io("serving"))
 }
 
 /// The key given, or 24 random bytes in hexadecimal, with the prefix that tools expect. An empty key is none given.

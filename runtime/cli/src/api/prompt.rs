@@ -3,19 +3,34 @@
 use std::sync::{Mutex, PoisonError};
 
 use sotto_engine::constrain::{Constrainer, Grammar};
+use sotto_engine::filling::Filling;
 use sotto_engine::prompt::{Ending, Prompter};
 use sotto_engine::session::{Adjustments, GenerateOptions, Session};
 use sotto_engine::token_bytes::TokenBytes;
-use sotto_http::chat::{ChatMessage, Role, Tool, ToolChoice};
+use sotto_http::chat::{ChatMessage, Role};
 use sotto_http::completion::Prompt;
 use sotto_http::error::ApiError;
 use sotto_http::sampling::{Form, Sampling};
+use sotto_http::tool::{Tool, ToolChoice};
 use sotto_models::chat_template::Message;
 use sotto_models::generate::sampler::SamplerConfig;
 use sotto_protocol::error::Error;
 
 use super::error::refusal;
-use super::tools;
+use super::generation::Work;
+use super::tools::{self, Calls};
+
+/// A conversation to answer, whichever endpoint it came to.
+pub(super) struct Conversation<'a> {
+    pub(super) messages: &'a [ChatMessage],
+    pub(super) tools: &'a [Tool],
+    pub(super) tool_choice: &'a ToolChoice,
+    pub(super) sampling: &'a Sampling,
+    /// Log-probabilities, with this many of the likeliest tokens each.
+    pub(super) logprobs: Option<usize>,
+    /// The form of the answer, and the field that asks for it.
+    pub(super) form: (&'a Form, &'a str),
+}
 
 /// What is known about the model without the session.
 pub(super) struct PromptBuilder {
@@ -23,6 +38,9 @@ pub(super) struct PromptBuilder {
     bytes: TokenBytes,
     context_length: usize,
     vocab_size: usize,
+    /// Bytes of text that one token stands for, no more; `None` if the tokenizer leaves out some of a text.
+    longest_token: Option<usize>,
+    filling: Option<Filling>,
     /// Made for the first answer that must have a form.
     constrainer: Mutex<Option<Constrainer>>,
 }
@@ -30,9 +48,16 @@ pub(super) struct PromptBuilder {
 impl PromptBuilder {
     pub(super) fn new(session: &mut Session) -> Self {
         let vocab_size = session.parts_mut().0.vocab_size();
+        let bytes = TokenBytes::new(session.tokenizer());
+        let longest_token = bytes.is_lossless().then(|| {
+            let lengths = (0..vocab_size as u32).map(|id| bytes.of(id).len());
+            lengths.max().unwrap_or(0).max(1)
+        });
         Self {
             prompter: session.prompter().clone(),
-            bytes: TokenBytes::new(session.tokenizer()),
+            bytes,
+            longest_token,
+            filling: Filling::of(session.tokenizer()),
             context_length: session.context_length(),
             vocab_size,
             constrainer: Mutex::default(),
@@ -49,6 +74,22 @@ impl PromptBuilder {
         self.context_length
     }
 
+    /// What to do for a conversation, and what its answer may hold.
+    ///
+    /// # Errors
+    /// 400 that names the field.
+    pub(super) fn work(&self, conversation: &Conversation<'_>) -> Result<(Work, Calls), ApiError> {
+        let Conversation { messages, tools, tool_choice, sampling, logprobs, form } = *conversation;
+        let tokens = self.conversation(messages, tools, tool_choice)?;
+        let grammar = match tools::forced_call(tools, tool_choice) {
+            Some(schema) => Some((Grammar::JsonSchema(schema), "tools")),
+            None => grammar(form.0, form.1),
+        };
+        let options = self.options(sampling, logprobs, grammar)?;
+        let work = Work { prompts: vec![tokens], answers: sampling.answers, options };
+        Ok((work, Calls::of(tools, tool_choice)))
+    }
+
     /// Tokens of a conversation. If the last message is the assistant's, the answer continues it.
     ///
     /// # Errors
@@ -59,10 +100,19 @@ impl PromptBuilder {
         tools: &[Tool],
         choice: &ToolChoice,
     ) -> Result<Vec<u32>, ApiError> {
+        // An empty beginning of an answer, as some clients send it, is none.
+        let is_blank = |message: &ChatMessage| {
+            message.role == Role::Assistant && message.calls.is_empty() && message.text.trim().is_empty()
+        };
+        let end = messages.iter().rposition(|message| !is_blank(message)).map_or(0, |last| last + 1);
+        let messages = &messages[..end];
+        let Some(last) = messages.last() else {
+            return Err(ApiError::field("messages", "must contain a message to answer"));
+        };
         let offered: &[Tool] = if *choice == ToolChoice::Never { &[] } else { tools };
         let rendered = rendered(messages, offered);
-        let continues = messages.last().is_some_and(|message| message.role == Role::Assistant)
-            && messages.last().is_some_and(|message| message.calls.is_empty());
+        self.check_bytes(rendered.iter().map(|message| message.content.len()).sum(), "messages")?;
+        let continues = last.role == Role::Assistant && last.calls.is_empty();
         let ending = if continues { Ending::Continue } else { Ending::Answer };
         let mut tokens = self.prompter.tokens(&rendered, ending).map_err(refusal)?;
         if tools::forced_call(offered, choice).is_some() {
@@ -78,6 +128,7 @@ impl PromptBuilder {
     pub(super) fn plain(&self, prompt: &Prompt) -> Result<Vec<u32>, ApiError> {
         let tokens = match prompt {
             Prompt::Text(text) => {
+                self.check_bytes(text.len(), "prompt")?;
                 self.prompter.tokenizer().encode_plain(text).map_err(|error| refusal(error.into()))?
             }
             Prompt::Tokens(ids) => ids.clone(),
@@ -93,6 +144,45 @@ impl PromptBuilder {
             ));
         }
         self.check_length(tokens, "prompt")
+    }
+
+    /// Tokens of a text with a gap, which the answer fills.
+    ///
+    /// # Errors
+    /// As [`plain`](Self::plain); 400 if the model has no tokens for that.
+    pub(super) fn filling(&self, beginning: &Prompt, end: &str) -> Result<Vec<u32>, ApiError> {
+        let Some(filling) = &self.filling else {
+            return Err(ApiError::unsupported("suffix", "the model has no tokens for filling in"));
+        };
+        self.check_bytes(end.len(), "suffix")?;
+        // What the tokenizer puts before a text belongs before all of it, so it is left out here.
+        let tokenizer = self.prompter.tokenizer();
+        let beginning = match beginning {
+            Prompt::Text(text) if text.is_empty() => Vec::new(),
+            Prompt::Text(text) => {
+                self.check_bytes(text.len(), "prompt")?;
+                self.encode(text)?
+            }
+            Prompt::Tokens(_) => self.plain(beginning)?,
+        };
+        let tokens = filling.prompt(tokenizer, &beginning, end).map_err(refusal)?;
+        self.check_length(tokens, "prompt")
+    }
+
+    /// Tokens that end what fills a gap.
+    pub(super) fn filling_ends(&self) -> Vec<u32> {
+        self.filling.as_ref().map(|filling| filling.ends().to_vec()).unwrap_or_default()
+    }
+
+    /// Refuses a text that is far too long without the time to tokenize it.
+    fn check_bytes(&self, bytes: usize, param: &str) -> Result<(), ApiError> {
+        let limit = self.context_length;
+        let least = self.longest_token.map_or(0, |longest| bytes / longest);
+        if least <= limit {
+            return Ok(());
+        }
+        let message = format!("{param} has more than {least} tokens. The model can hold {limit}.");
+        Err(ApiError::context_exceeded(message, param))
     }
 
     fn check_length(&self, tokens: Vec<u32>, param: &str) -> Result<Vec<u32>, ApiError> {
@@ -158,6 +248,7 @@ impl PromptBuilder {
             seed: sampling.seed.unwrap_or_else(rand::random),
             ignore_eos: false,
             stop: sampling.stop.clone(),
+            stop_ids: Vec::new(),
             adjustments: Adjustments {
                 bias: sampling.bias.clone(),
                 presence_penalty: sampling.presence_penalty,
@@ -180,7 +271,7 @@ impl PromptBuilder {
 }
 
 /// The grammar of a form, with the field that asked for it.
-pub(super) fn grammar<'a>(form: &Form, param: &'a str) -> Option<(Grammar, &'a str)> {
+fn grammar<'a>(form: &Form, param: &'a str) -> Option<(Grammar, &'a str)> {
     match form {
         Form::Text => None,
         Form::JsonObject => Some((Grammar::JsonObject, param)),
@@ -231,7 +322,7 @@ fn rendered(messages: &[ChatMessage], tools: &[Tool]) -> Vec<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sotto_http::chat::ToolCall;
+    use sotto_http::tool::ToolCall;
 
     #[test]
     fn tools_calls_and_results_become_text() {

@@ -1,4 +1,4 @@
-//! `POST /v1/responses`: text, whole and streamed.
+//! `POST /v1/responses`: text and tools, whole and streamed.
 
 use std::sync::Arc;
 
@@ -8,70 +8,125 @@ use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sotto_engine::session::{Answer, Finish, TokenLogprob};
-use sotto_http::chat::ToolChoice;
 use sotto_http::error::ApiError;
 use sotto_http::read;
 use sotto_http::request_id::new_id;
 use sotto_http::response::ResponseRequest;
 use sotto_http::sse::Message;
+use sotto_http::tool::ToolCall;
 
 use super::chat::Counts;
-use super::error::refusal;
-use super::generation::Work;
-use super::prompt::grammar;
+use super::prompt::Conversation;
 use super::routes::{State, in_background, now};
 use super::stream::{self, Narrator};
+use super::tools::{Calls, Splitter};
 
 /// Answers a conversation.
 pub(super) async fn responses(
     Extract(state): Extract<Arc<State>>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (request, work) = in_background(&state, move |state| {
-        let request = ResponseRequest::read(&read::parse(&body)?)?;
-        state.check_model(request.model.as_deref())?;
-        let prompt = state.prompts.conversation(&request.messages, &[], &ToolChoice::Never)?;
-        let options =
-            state.prompts.options(&request.sampling, None, grammar(&request.form, "text.format"))?;
-        Ok((request, Work { prompts: vec![prompt], answers: 1, options }))
+    let request = in_background(move || ResponseRequest::read(&read::parse(&body)?)).await?;
+    let model = state.models.get(request.model.as_deref()).await?;
+    let name = request.model.clone().unwrap_or_else(|| state.models.names()[0].to_owned());
+    let (request, work, calls, model) = in_background(move || {
+        let (work, calls) = model.prompts.work(&Conversation {
+            messages: &request.messages,
+            tools: &request.tools,
+            tool_choice: &request.tool_choice,
+            sampling: &request.sampling,
+            logprobs: None,
+            form: (&request.form, "text.format"),
+        })?;
+        Ok((request, work, calls, model))
     })
     .await?;
-    let events = state.thread.submit(work).map_err(refusal)?;
+    let events = model.thread.submit(work)?;
+    drop(model);
     let mut told = Told {
         id: new_id("resp"),
-        item: new_id("msg"),
         created: now(),
-        model: state.model.clone(),
+        model: name,
         sequence: 0,
-        text: String::new(),
+        splitter: Splitter::new(calls),
+        text: None,
+        output: Vec::new(),
     };
     if request.stream {
         return Ok(stream::respond(events, told));
     }
     let answers = stream::whole(events).await?;
     let answer = answers.first().ok_or_else(super::error::thread_ended)?;
-    told.text.clone_from(&answer.text);
+    told.tell_whole(answer, calls);
     Ok(Json(told.object(Some(answer))).into_response())
+}
+
+/// The message of a response while its text comes.
+struct Open {
+    id: String,
+    text: String,
+}
+
+impl Open {
+    fn item(&self, status: &str) -> Value {
+        json!({
+            "type": "message",
+            "id": self.id,
+            "role": "assistant",
+            "status": status,
+            "content": [self.part()],
+        })
+    }
+
+    fn part(&self) -> Value {
+        json!({ "type": "output_text", "text": self.text, "annotations": [], "logprobs": [] })
+    }
 }
 
 /// A response as far as it has been told.
 struct Told {
     id: String,
-    item: String,
     created: u64,
     model: String,
     sequence: u64,
-    text: String,
+    splitter: Splitter,
+    /// The message, once it has text.
+    text: Option<Open>,
+    /// Items that are whole.
+    output: Vec<Value>,
+}
+
+fn status(answer: &Answer) -> &'static str {
+    match answer.finish {
+        Finish::Stop => "completed",
+        Finish::Length | Finish::Cancelled => "incomplete",
+    }
+}
+
+fn call_item(call: &ToolCall) -> Value {
+    json!({
+        "type": "function_call",
+        "id": new_id("fc"),
+        "call_id": new_id("call"),
+        "name": call.name,
+        "arguments": call.arguments,
+        "status": "completed",
+    })
 }
 
 impl Told {
+    /// Takes a whole answer.
+    fn tell_whole(&mut self, answer: &Answer, calls: Calls) {
+        let (text, calls) = calls.split(answer);
+        if !text.is_empty() || calls.is_empty() {
+            self.output.push(Open { id: new_id("msg"), text }.item(status(answer)));
+        }
+        self.output.extend(calls.iter().map(call_item));
+    }
+
     /// The response; without an answer it is in progress.
     fn object(&self, answer: Option<&Answer>) -> Value {
-        let status = match answer.map(|answer| answer.finish) {
-            None => "in_progress",
-            Some(Finish::Stop) => "completed",
-            Some(Finish::Length | Finish::Cancelled) => "incomplete",
-        };
+        let status = answer.map_or("in_progress", status);
         let usage = answer.map(|answer| {
             let mut counts = Counts::default();
             counts.add(0, answer);
@@ -84,17 +139,13 @@ impl Told {
                 "total_tokens": input + output,
             })
         });
-        let output = match answer {
-            None => json!([]),
-            Some(_) => json!([self.message(status)]),
-        };
         json!({
             "id": self.id,
             "object": "response",
             "created_at": self.created,
             "status": status,
             "model": self.model,
-            "output": output,
+            "output": self.output,
             "usage": usage,
             "error": null,
             "incomplete_details":
@@ -103,24 +154,10 @@ impl Told {
             "metadata": {},
             "parallel_tool_calls": false,
             "temperature": null,
-            "tool_choice": "none",
+            "tool_choice": "auto",
             "tools": [],
             "top_p": null,
         })
-    }
-
-    fn message(&self, status: &str) -> Value {
-        json!({
-            "type": "message",
-            "id": self.item,
-            "role": "assistant",
-            "status": status,
-            "content": [self.part()],
-        })
-    }
-
-    fn part(&self) -> Value {
-        json!({ "type": "output_text", "text": self.text, "annotations": [] })
     }
 
     fn event(&mut self, name: &'static str, mut fields: Value) -> Message {
@@ -130,48 +167,116 @@ impl Told {
         Message::named(name, fields.to_string())
     }
 
-    /// An event about the one part of the one message.
-    fn part_event(&mut self, name: &'static str, mut fields: Value) -> Message {
-        fields["item_id"] = self.item.clone().into();
-        fields["output_index"] = 0.into();
-        fields["content_index"] = 0.into();
+    /// An event about the item `id`, which is the next one to become whole.
+    fn item_event(&mut self, name: &'static str, id: &str, mut fields: Value) -> Message {
+        fields["item_id"] = id.into();
+        fields["output_index"] = self.output.len().into();
         self.event(name, fields)
+    }
+
+    /// An event about the one part of the message.
+    fn part_event(&mut self, name: &'static str, id: &str, mut fields: Value) -> Message {
+        fields["content_index"] = 0.into();
+        self.item_event(name, id, fields)
+    }
+
+    /// Begins the message, if it has not begun.
+    fn begin_text(&mut self) -> (String, Vec<Message>) {
+        if let Some(open) = &self.text {
+            return (open.id.clone(), Vec::new());
+        }
+        let open = Open { id: new_id("msg"), text: String::new() };
+        let (id, mut item, part) = (open.id.clone(), open.item("in_progress"), open.part());
+        item["content"] = json!([]);
+        self.text = Some(open);
+        let place = self.output.len();
+        let messages = vec![
+            self.event("response.output_item.added", json!({ "output_index": place, "item": item })),
+            self.part_event("response.content_part.added", &id, json!({ "part": part })),
+        ];
+        (id, messages)
+    }
+
+    fn more_text(&mut self, text: &str) -> Vec<Message> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let (id, mut messages) = self.begin_text();
+        if let Some(open) = &mut self.text {
+            open.text.push_str(text);
+        }
+        let delta = json!({ "delta": text, "logprobs": [] });
+        messages.push(self.part_event("response.output_text.delta", &id, delta));
+        messages
+    }
+
+    fn end_text(&mut self, status: &str) -> Vec<Message> {
+        let Some(open) = self.text.take() else { return Vec::new() };
+        let (place, item) = (self.output.len(), open.item(status));
+        let text = json!({ "text": open.text, "logprobs": [] });
+        let messages = vec![
+            self.part_event("response.output_text.done", &open.id, text),
+            self.part_event("response.content_part.done", &open.id, json!({ "part": open.part() })),
+            self.event("response.output_item.done", json!({ "output_index": place, "item": item })),
+        ];
+        self.output.push(item);
+        messages
+    }
+
+    fn whole_call(&mut self, call: &ToolCall) -> Vec<Message> {
+        let (place, item) = (self.output.len(), call_item(call));
+        let mut begun = item.clone();
+        begun["arguments"] = "".into();
+        begun["status"] = "in_progress".into();
+        let id = item["id"].as_str().unwrap_or_default().to_owned();
+        let arguments = json!({ "arguments": call.arguments, "name": call.name });
+        let messages = vec![
+            self.event("response.output_item.added", json!({ "output_index": place, "item": begun })),
+            self.item_event(
+                "response.function_call_arguments.delta",
+                &id,
+                json!({ "delta": call.arguments }),
+            ),
+            self.item_event("response.function_call_arguments.done", &id, arguments),
+            self.event("response.output_item.done", json!({ "output_index": place, "item": item })),
+        ];
+        self.output.push(item);
+        messages
     }
 }
 
 impl Narrator for Told {
     fn begin(&mut self) -> Vec<Message> {
         let response = self.object(None);
-        let mut item = self.message("in_progress");
-        item["content"] = json!([]);
-        let part = self.part();
         vec![
             self.event("response.created", json!({ "response": response })),
             self.event("response.in_progress", json!({ "response": response })),
-            self.event("response.output_item.added", json!({ "output_index": 0, "item": item })),
-            self.part_event("response.content_part.added", json!({ "part": part })),
         ]
     }
 
     fn text(&mut self, _: usize, text: &str, _: &[TokenLogprob]) -> Vec<Message> {
-        self.text.push_str(text);
-        vec![self.part_event("response.output_text.delta", json!({ "delta": text, "logprobs": [] }))]
+        let text = self.splitter.push(text);
+        self.more_text(&text)
     }
 
     fn done(&mut self, _: usize, answer: &Answer) -> Vec<Message> {
-        let (text, part) = (self.text.clone(), self.part());
-        let response = self.object(Some(answer));
-        let item = response["output"][0].clone();
+        let (rest, calls) = self.splitter.finish(answer);
+        let mut messages = self.more_text(&rest);
+        if calls.is_empty() {
+            // An answer without text is a message, too.
+            messages.extend(self.begin_text().1);
+        }
+        messages.extend(self.end_text(status(answer)));
+        for call in &calls {
+            messages.extend(self.whole_call(call));
+        }
         let name = match answer.finish {
             Finish::Stop => "response.completed",
             Finish::Length | Finish::Cancelled => "response.incomplete",
         };
-        vec![
-            self.part_event("response.output_text.done", json!({ "text": text, "logprobs": [] })),
-            self.part_event("response.content_part.done", json!({ "part": part })),
-            self.event("response.output_item.done", json!({ "output_index": 0, "item": item })),
-            self.event(name, json!({ "response": response })),
-        ]
+        let response = self.object(Some(answer));
+        messages.push(self.event(name, json!({ "response": response })));
+        messages
     }
 
     fn end(&mut self) -> Vec<Message> {

@@ -8,7 +8,7 @@ use sotto_engine::session::{Answer, TokenLogprob};
 use sotto_http::error::ApiError;
 use sotto_http::sse::{self, Message};
 
-use super::error::{refusal, thread_ended};
+use super::error::thread_ended;
 use super::generation::{Event, Events};
 
 /// Turns what happens to the answers of one request into the events of a stream.
@@ -35,7 +35,7 @@ pub(super) async fn whole(mut events: Events) -> Result<Vec<Answer>, ApiError> {
         match event {
             Event::Text { .. } => {}
             Event::Done { index, answer } => answers.push((index, *answer)),
-            Event::Failed(error) => return Err(refusal(error)),
+            Event::Failed(error) => return Err(error),
         }
     }
     // They ran side by side and ended in any order.
@@ -71,7 +71,7 @@ pub(super) fn respond(events: Events, mut narrator: impl Narrator) -> Response {
                 Some(Event::Done { index, answer }) => state.narrator.done(index, &answer),
                 Some(Event::Failed(error)) => {
                     state.ended = true;
-                    state.narrator.failed(&refusal(error))
+                    state.narrator.failed(&error)
                 }
                 None => {
                     state.ended = true;

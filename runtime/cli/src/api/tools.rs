@@ -1,7 +1,8 @@
 //! Calls of tools as text, in the form that Qwen and Hermes models were trained on, and back.
 
 use serde_json::{Value, json};
-use sotto_http::chat::{Tool, ToolCall, ToolChoice};
+use sotto_engine::session::Answer;
+use sotto_http::tool::{Tool, ToolCall, ToolChoice};
 
 /// Begins a call.
 pub(super) const BEGIN: &str = "<tool_call>";
@@ -78,6 +79,72 @@ pub(super) fn read_call(text: &str) -> Option<ToolCall> {
     let name = call.get("name")?.as_str()?.to_owned();
     let arguments = call.get("arguments").cloned().unwrap_or_else(|| json!({}));
     Some(ToolCall { name, arguments: arguments.to_string() })
+}
+
+/// Whether an answer is one call, may hold calls, or is text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// It is one call.
+    Forced,
+    /// It may hold calls.
+    Possible,
+    /// It is text.
+    None,
+}
+
+impl Calls {
+    /// What the tools of a request, and the choice among them, make of its answer.
+    pub(super) fn of(tools: &[Tool], choice: &ToolChoice) -> Self {
+        match (forced_call(tools, choice), tools.is_empty() || *choice == ToolChoice::Never) {
+            (Some(_), _) => Self::Forced,
+            (None, false) => Self::Possible,
+            (None, true) => Self::None,
+        }
+    }
+
+    /// The text and the calls of a whole answer.
+    pub(super) fn split(self, answer: &Answer) -> (String, Vec<ToolCall>) {
+        let mut splitter = Splitter::new(self);
+        let text = splitter.push(&answer.text);
+        let (rest, calls) = splitter.finish(answer);
+        (text + &rest, calls)
+    }
+}
+
+/// Separates the text of one answer from its calls, as `calls` says.
+pub(super) struct Splitter {
+    calls: Calls,
+    filter: CallFilter,
+}
+
+impl Splitter {
+    /// Before the answer.
+    pub(super) fn new(calls: Calls) -> Self {
+        Self { calls, filter: CallFilter::default() }
+    }
+
+    /// Takes a piece; returns what of it is text for the reader.
+    pub(super) fn push(&mut self, piece: &str) -> String {
+        match self.calls {
+            Calls::None => piece.to_owned(),
+            Calls::Possible => self.filter.push(piece),
+            // All of it is the call, which is sent when it is whole.
+            Calls::Forced => String::new(),
+        }
+    }
+
+    /// The end: what was held back, as text or as calls.
+    pub(super) fn finish(&mut self, answer: &Answer) -> (String, Vec<ToolCall>) {
+        match self.calls {
+            Calls::None => (String::new(), Vec::new()),
+            Calls::Possible => std::mem::take(&mut self.filter).finish(),
+            Calls::Forced => match read_call(&answer.text) {
+                Some(call) => (String::new(), vec![call]),
+                // Cut before its end: the text shows how far it came.
+                None => (answer.text.clone(), Vec::new()),
+            },
+        }
+    }
 }
 
 /// Separates the text of an answer from its calls while it comes.

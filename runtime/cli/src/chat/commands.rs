@@ -97,8 +97,8 @@ pub fn parse(line: &str) -> Result<Command, String> {
         "/undo" => Ok(Command::Undo),
         "/edit" => need(argument, "the new text").map(Command::Edit),
         "/show" => Ok(Command::Show),
-        "/save" => need(argument, "a file name").map(Command::Save),
-        "/load" => need(argument, "a file name").map(Command::Load),
+        "/save" => need(argument, "a file name").map(|text| Command::Save(file_name(&text))),
+        "/load" => need(argument, "a file name").map(|text| Command::Load(file_name(&text))),
         "/set" => match argument {
             None => Ok(Command::Set(None)),
             Some(pair) => {
@@ -106,13 +106,45 @@ pub fn parse(line: &str) -> Result<Command, String> {
                     pair.split_once(|c: char| c.is_whitespace() || c == '=').ok_or_else(|| {
                         "/set needs a name and a value, such as /set temperature 0.2".to_owned()
                     })?;
-                Ok(Command::Set(Some((option.trim().to_owned(), value.trim().to_owned()))))
+                // `name = value` is as good as `name value`.
+                let value = value.trim_start().trim_start_matches('=').trim();
+                Ok(Command::Set(Some((option.trim().to_owned(), value.to_owned()))))
             }
         },
         "/stats" => Ok(Command::Stats),
         "/wire" => Ok(Command::Wire),
         "/exit" | "/quit" | "/bye" => Ok(Command::Exit),
-        other => Err(format!("unknown command {other}; /help lists them")),
+        other => Err(format!("unknown command {other}; /help lists them. Between \"\"\" it is a message.")),
+    }
+}
+
+/// A file name as it was typed: perhaps in quotes, with a backslash before spaces as Tab writes them, or from the home
+/// directory.
+fn file_name(typed: &str) -> String {
+    let quoted = ['"', '\''].into_iter().find_map(|quote| typed.strip_prefix(quote)?.strip_suffix(quote));
+    let name = match quoted {
+        Some(name) => name.to_owned(),
+        None if typed.contains('\\') => {
+            let mut name = String::new();
+            let mut chars = typed.chars().peekable();
+            while let Some(c) = chars.next() {
+                match (c, chars.peek()) {
+                    ('\\', Some(next))
+                        if next.is_whitespace() || "\\\"'()[]{}&;|<>$`*?!#~".contains(*next) => {}
+                    _ => {
+                        name.push(c);
+                        continue;
+                    }
+                }
+                name.extend(chars.next());
+            }
+            name
+        }
+        None => typed.to_owned(),
+    };
+    match (name.strip_prefix("~/"), std::env::var("HOME")) {
+        (Some(rest), Ok(home)) if !home.is_empty() => format!("{home}/{rest}"),
+        _ => name,
     }
 }
 
@@ -129,8 +161,17 @@ mod tests {
             parse("/set temperature 0.2"),
             Ok(Command::Set(Some(("temperature".into(), "0.2".into()))))
         );
-        assert_eq!(parse("/set seed=7"), Ok(Command::Set(Some(("seed".into(), "7".into())))));
-        assert_eq!(parse("/save a b.json"), Ok(Command::Save("a b.json".into())));
+        for line in ["/set seed=7", "/set seed = 7", "/set  seed   7", "/set seed =7"] {
+            assert_eq!(parse(line), Ok(Command::Set(Some(("seed".into(), "7".into())))), "{line}");
+        }
+        for typed in ["a b.json", "a\\ b.json", "\"a b.json\"", "'a b.json'"] {
+            assert_eq!(parse(&format!("/save {typed}")), Ok(Command::Save("a b.json".into())), "{typed}");
+        }
+        assert_eq!(parse("/load C:\\x"), Ok(Command::Load("C:\\x".into())));
+        let home = std::env::var("HOME").unwrap_or_default();
+        if !home.is_empty() {
+            assert_eq!(parse("/load ~/x"), Ok(Command::Load(format!("{home}/x"))));
+        }
         for bad in ["/save", "/load", "/edit", "/set temperature", "/nonesuch", "/"] {
             assert!(parse(bad).is_err(), "{bad} was accepted");
         }

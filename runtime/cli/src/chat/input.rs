@@ -9,6 +9,7 @@ use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
 
 use super::complete::CommandCompleter;
+use crate::progress::Waiting;
 use sotto_protocol::error::{Error, Result};
 
 /// Delimiter of a message of several lines.
@@ -57,7 +58,8 @@ impl LineReader {
         if let Some(path) = history
             && path.exists()
         {
-            editor.load_history(path).map_err(terminal)?;
+            let failed = |error: ReadlineError| Error::io("reading", path, std::io::Error::other(error));
+            editor.load_history(path).map_err(failed)?;
         }
         Ok(Self { editor, history: history.map(Path::to_owned) })
     }
@@ -78,23 +80,26 @@ impl LineReader {
                 Err(error) => return Err(terminal(error)),
             };
             if let Some(entry) = fence.feed(&line) {
-                self.remember(&entry)?;
+                self.remember(&entry);
                 return Ok(entry);
             }
         }
     }
 
-    fn remember(&mut self, entry: &Entry) -> Result<()> {
+    /// Keeps an entry. One that cannot be kept is no reason not to answer it.
+    fn remember(&mut self, entry: &Entry) {
         if let Entry::Line(text) | Entry::Block(text) = entry
             && !text.trim().is_empty()
         {
             // In memory always, so that the arrow keys work; on disk only when asked for.
-            self.editor.add_history_entry(text.as_str()).map_err(terminal)?;
-            if let Some(path) = &self.history {
-                self.editor.append_history(path).map_err(terminal)?;
+            let _ = self.editor.add_history_entry(text.as_str());
+            if let Some(path) = &self.history
+                && let Err(error) = self.editor.append_history(path)
+            {
+                note!("warning: {}: {error}; what you type is not kept", path.display());
+                self.history = None;
             }
         }
-        Ok(())
     }
 }
 
@@ -116,8 +121,9 @@ impl Fence {
     /// Takes one line; returns the entry it completes.
     fn feed(&mut self, line: &str) -> Option<Entry> {
         if let Some(mut text) = self.open.take() {
-            if let Some((last, _)) = line.split_once(FENCE) {
+            if let Some((last, after)) = line.split_once(FENCE) {
                 text.push_str(last);
+                text.push_str(after.trim_end());
                 return Some(Entry::Block(text.trim_matches('\n').to_owned()));
             }
             text.push_str(line);
@@ -128,8 +134,8 @@ impl Fence {
         let Some(rest) = line.trim_start().strip_prefix(FENCE) else {
             return Some(Entry::Line(line.to_owned()));
         };
-        if let Some((text, _)) = rest.split_once(FENCE) {
-            return Some(Entry::Block(text.to_owned()));
+        if let Some((text, after)) = rest.split_once(FENCE) {
+            return Some(Entry::Block(format!("{text}{}", after.trim_end())));
         }
         self.open = Some(format!("{rest}\n"));
         None
@@ -148,12 +154,19 @@ pub fn one_shot_message(prompt: Option<&str>, files: &[PathBuf]) -> Result<Optio
     }
     let mut parts: Vec<String> =
         prompt.filter(|prompt| *prompt != "-").map(ToOwned::to_owned).into_iter().collect();
+    let mut read_input = piped || prompt == Some("-");
     for path in files {
+        if path == Path::new("-") {
+            // In its place, and only once.
+            read_input = false;
+            parts.push(standard_input()?);
+            continue;
+        }
         let file = std::fs::File::open(path).map_err(|source| Error::io("reading", path, source))?;
         parts.push(read_text(file, &path.display().to_string())?);
     }
-    if piped || prompt == Some("-") {
-        parts.push(read_text(std::io::stdin().lock(), "standard input")?);
+    if read_input {
+        parts.push(standard_input()?);
     }
     parts.retain(|part| !part.is_empty());
     if parts.is_empty() {
@@ -164,7 +177,13 @@ pub fn one_shot_message(prompt: Option<&str>, files: &[PathBuf]) -> Result<Optio
     Ok(Some(parts.join("\n\n")))
 }
 
-/// A text without the white space around it.
+/// What is piped in. Who pipes may take long; a terminal shows that this waits for it.
+fn standard_input() -> Result<String> {
+    let _waiting = std::io::stderr().is_terminal().then(|| Waiting::new("reading standard input"));
+    read_text(std::io::stdin().lock(), "standard input")
+}
+
+/// A text without the white space, or the byte order mark, around it.
 fn read_text(reader: impl Read, name: &str) -> Result<String> {
     let mut bytes = Vec::new();
     reader
@@ -184,7 +203,7 @@ fn read_text(reader: impl Read, name: &str) -> Result<String> {
             error.utf8_error().valid_up_to()
         ))
     })?;
-    Ok(text.trim().to_owned())
+    Ok(text.trim_start_matches('\u{feff}').trim().to_owned())
 }
 
 #[cfg(test)]
@@ -202,12 +221,16 @@ mod tests {
         assert_eq!(entries(&["\"\"\"a", "", "b\"\"\""]), [Entry::Block("a\n\nb".into())]);
         assert_eq!(entries(&["\"\"\"", "/exit", "\"\"\""]), [Entry::Block("/exit".into())]);
         assert_eq!(entries(&["\"\"\"one line\"\"\""]), [Entry::Block("one line".into())]);
+        // What follows the second mark is not lost.
+        assert_eq!(entries(&["\"\"\"a\"\"\" b"]), [Entry::Block("a b".into())]);
+        assert_eq!(entries(&["\"\"\"a", "b\"\"\" c "]), [Entry::Block("a\nb c".into())]);
         assert!(entries(&["\"\"\"open", "still open"]).is_empty());
     }
 
     #[test]
     fn piped_text_must_be_text() {
         assert_eq!(read_text(&b" hi\n"[..], "x").unwrap(), "hi");
+        assert_eq!(read_text(&b"\xef\xbb\xbfhi"[..], "x").unwrap(), "hi");
         assert!(matches!(read_text(&b"\xff\xfe"[..], "x"), Err(Error::Usage(_))));
     }
 }

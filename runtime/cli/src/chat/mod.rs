@@ -10,7 +10,7 @@ mod screen;
 mod settings;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sotto_models::chat_template::Message;
@@ -38,10 +38,20 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let preset = args.preset.as_deref().map(Preset::named).transpose()?.unwrap_or_default();
     let settings = Settings::from_args(&preset.fill(&args.sampling))?;
     let interrupt = Interrupt::install()?;
-    let in_file = |file: &Option<PathBuf>| file.as_deref().map(read_text).transpose().map_err(Error::Usage);
+    let in_file = |file: &Option<PathBuf>| match file.as_deref() {
+        Some(file) if file == Path::new("-") => Ok(Some("-".to_owned())),
+        file => file.map(read_text).transpose().map_err(Error::Usage),
+    };
     let prompt = args.prompt.clone().or(args.text.clone()).or(in_file(&args.prompt_file)?);
-    let system = args.system.clone().or(in_file(&args.system_file)?).or(preset.system.clone());
+    let system_file = args.system_file.as_deref().map(read_text).transpose().map_err(Error::Usage)?;
+    let system = args.system.clone().or(system_file).or(preset.system.clone());
+    // An empty one is none: it stands for no system message where a preset has one.
+    let system = system.filter(|text| !text.trim().is_empty());
     let message = input::one_shot_message(prompt.as_deref(), &args.file)?;
+    if message.is_none() && args.json {
+        let reason = "--json answers one message; give it with --prompt TEXT, or pipe it in";
+        return Err(Error::Usage(reason.to_owned()));
+    }
     let saved = args.load.as_deref().map(history::load).transpose()?;
     let bars = Bars::new(args.quiet);
     let mut opened = open(&args.server, &bars, interrupt.flag())?;
@@ -57,7 +67,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     }
     opened.session.set_messages(messages);
     if message.is_some() && !args.quiet && args.server.server.is_some() {
-        eprintln!("{}", opened.description);
+        note!("{}", opened.description);
     }
     match message {
         Some(message) => one_shot(&mut opened, args, &settings, &interrupt, &message),
@@ -80,9 +90,9 @@ fn one_shot(
     }
     if !args.quiet && !args.json {
         if let Some(mark) = cut_mark(&answer, opened, "--max-tokens") {
-            eprintln!("{mark}");
+            note!("{mark}");
         }
-        eprintln!("{}", stats_line(&answer));
+        note!("{}", stats_line(&answer));
     }
     match answer.finish {
         Finish::Cancelled => Err(Error::Cancelled),

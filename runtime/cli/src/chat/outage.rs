@@ -24,10 +24,10 @@ pub(super) fn watch(accounting: &Arc<Accounting>) -> Option<Sender<()>> {
             looks = if outage.is_some() { looks + 1 } else { 0 };
             let due = outage == Some(Outage::ShuttingDown) || looks >= PATIENCE;
             if outage.is_none() && said.take().is_some() {
-                eprintln!("\n[the server is back]");
+                note!("\n[the server is back]");
             } else if due && said != outage {
                 said = outage;
-                eprintln!("\n{}", text(outage));
+                note!("\n{}", text(outage));
             }
         }
     };

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -48,12 +49,19 @@ impl Preset {
     pub(super) fn named(name: &str) -> Result<Self> {
         let path = file()?;
         let io = |source| Error::io("reading", &path, source);
-        let size = std::fs::metadata(&path).map_err(io)?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(Error::TooLong { field: "presets.toml", got: size, limit: MAX_FILE_BYTES });
+        let mut text = String::new();
+        // A device tells no length.
+        let mut file = std::fs::File::open(&path).map_err(io)?.take(MAX_FILE_BYTES + 1);
+        file.read_to_string(&mut text).map_err(io)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::TooLong {
+                field: "presets.toml",
+                got: text.len() as u64,
+                limit: MAX_FILE_BYTES,
+            });
         }
-        let text = std::fs::read_to_string(&path).map_err(io)?;
-        Self::read(&text, name).map_err(|reason| Error::Usage(format!("{}: {reason}", path.display())))
+        let text = text.trim_start_matches('\u{feff}');
+        Self::read(text, name).map_err(|reason| Error::Usage(format!("{}: {reason}", path.display())))
     }
 
     fn read(text: &str, name: &str) -> std::result::Result<Self, String> {
@@ -82,7 +90,7 @@ impl Preset {
 
 /// `SOTTO_PRESETS`, or `sotto/presets.toml` in the configuration directory.
 fn file() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SOTTO_PRESETS") {
+    if let Some(path) = std::env::var_os("SOTTO_PRESETS").filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
     let home = || {

@@ -26,20 +26,20 @@ pub(super) fn run(
 ) -> Result<()> {
     let mut reader = LineReader::new(args.history.as_deref())?;
     if !args.quiet {
-        eprintln!("{}\n/help lists the commands, Ctrl-D leaves.", opened.description);
+        note!("{}\n/help lists the commands, Ctrl-D leaves.", opened.description);
     }
     let mut talk = Talk { opened, settings, interrupt, quiet: args.quiet, cut: false };
     loop {
         match reader.read_entry()? {
             Entry::End => return Ok(()),
-            Entry::Interrupted => eprintln!("Ctrl-D or /exit leaves."),
+            Entry::Interrupted => note!("Ctrl-D or /exit leaves."),
             // Enter alone continues an answer that was cut.
             Entry::Line(line) if line.trim().is_empty() && talk.cut => talk.ask(Ask::Continue)?,
             Entry::Line(text) | Entry::Block(text) if text.trim().is_empty() => {}
             Entry::Line(line) if line.trim_start().starts_with('/') => match commands::parse(&line) {
                 Ok(Command::Exit) => return Ok(()),
                 Ok(command) => talk.apply(command)?,
-                Err(message) => eprintln!("{message}"),
+                Err(message) => note!("{message}"),
             },
             Entry::Line(text) | Entry::Block(text) => talk.ask(Ask::Message(&text))?,
         }
@@ -60,7 +60,7 @@ impl Talk<'_> {
     /// One turn. Whatever goes wrong is shown and the conversation continues, unless nothing reads the answers any more.
     fn ask(&mut self, ask: Ask<'_>) -> Result<()> {
         if let Err(error) = self.opened.restart() {
-            eprintln!("error: {error}");
+            note!("error: {error}");
             return Ok(());
         }
         let messages = self.opened.session.messages().len();
@@ -74,22 +74,22 @@ impl Talk<'_> {
             Ok(answer) => {
                 self.cut = answer.finish != Finish::Stop && !answer.token_ids.is_empty();
                 if answer.dropped_messages > 0 {
-                    eprintln!(
+                    note!(
                         "[the context was full: the {} oldest messages were dropped]",
                         answer.dropped_messages
                     );
                 }
                 if answer.finish == Finish::Cancelled {
-                    eprintln!("[cancelled]");
+                    note!("[cancelled]");
                 }
                 if let Some(mark) = cut_mark(&answer, self.opened, "/set max_tokens") {
-                    eprintln!("{mark} Enter or /continue continues.");
+                    note!("{mark} Enter or /continue continues.");
                 }
                 if !self.quiet {
-                    eprintln!("{}", stats_line(&answer));
+                    note!("{}", stats_line(&answer));
                 }
                 if let Err(error) = verdict(self.opened) {
-                    eprintln!("warning: {error}. What you do next, the server can see.");
+                    note!("warning: {error}. What you do next, the server can see.");
                 }
             }
             Err(Error::OutputClosed) => return Err(Error::OutputClosed),
@@ -101,7 +101,7 @@ impl Talk<'_> {
                     true => "The answer so far is kept. Enter or /continue continues it.",
                     false => "Your message was not kept. Send it again to retry.",
                 };
-                eprintln!("error: {error}\n{kept}");
+                note!("error: {error}\n{kept}");
             }
         }
         Ok(())
@@ -110,24 +110,27 @@ impl Talk<'_> {
     fn apply(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Continue if self.last_role() == Some("assistant") => return self.ask(Ask::Continue),
-            Command::Continue => eprintln!("there is no answer to continue"),
+            Command::Continue => note!("there is no answer to continue"),
             Command::Regenerate => {
+                let before = self.opened.session.messages().to_vec();
                 self.without_answer();
                 if self.last_role() == Some("user") {
-                    return self.ask(Ask::Again);
+                    return self.ask_instead(Ask::Again, before);
                 }
-                eprintln!("there is no message to answer again");
+                self.opened.session.set_messages(before);
+                note!("there is no message to answer again");
             }
             Command::Edit(text) => {
+                let before = self.opened.session.messages().to_vec();
                 self.without_answer();
                 self.without_last("user");
-                return self.ask(Ask::Message(&text));
+                return self.ask_instead(Ask::Message(&text), before);
             }
             Command::Undo => {
                 self.without_answer();
                 match self.without_last("user") {
-                    true => eprintln!("the last message and its answer are taken back"),
-                    false => eprintln!("there is nothing to take back"),
+                    true => note!("the last message and its answer are taken back"),
+                    false => note!("there is nothing to take back"),
                 }
             }
             Command::Show => {
@@ -139,10 +142,27 @@ impl Talk<'_> {
                     .map(|message| format!("{}: {}", message.role, message.content))
                     .collect();
                 output::line(&mut std::io::stdout().lock(), &text.join("\n\n"))?;
+                return Ok(());
             }
-            other => apply_setting(self.opened, &mut self.settings, other),
+            other => {
+                // The others leave the conversation as it is: an answer that was cut can still be continued.
+                let replaced = matches!(other, Command::System(Some(_)) | Command::Clear | Command::Load(_));
+                apply_setting(self.opened, &mut self.settings, other);
+                self.cut &= !replaced;
+                return Ok(());
+            }
         }
         self.cut = false;
+        Ok(())
+    }
+
+    /// A turn in place of one that was taken back: without an answer, the conversation is as it was `before`.
+    fn ask_instead(&mut self, ask: Ask<'_>, before: Vec<Message>) -> Result<()> {
+        self.ask(ask)?;
+        if self.last_role() != Some("assistant") {
+            self.opened.session.set_messages(before);
+            note!("The conversation is as it was.");
+        }
         Ok(())
     }
 
@@ -208,8 +228,8 @@ fn apply_setting(opened: &mut Chat, settings: &mut Settings, command: Command) {
         | Command::Show => return,
     };
     match done {
-        Ok(text) => eprintln!("{text}"),
-        Err(error) => eprintln!("error: {error}"),
+        Ok(text) => note!("{text}"),
+        Err(error) => note!("error: {error}"),
     }
 }
 

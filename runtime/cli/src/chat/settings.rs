@@ -2,7 +2,7 @@
 
 use sotto_models::generate::sampler::SamplerConfig;
 
-use crate::args::SamplingArgs;
+use crate::args::{SamplingArgs, parse_max_tokens, parse_seed, parse_top_k};
 use sotto_engine::session::GenerateOptions;
 use sotto_protocol::error::{Error, Result};
 
@@ -71,14 +71,14 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut changed = self.clone();
         match name {
-            "max_tokens" => changed.max_tokens = number(name, value)?,
+            "max_tokens" => changed.max_tokens = parsed(name, parse_max_tokens(value))?,
             "temperature" => changed.sampler.temperature = number(name, value)?,
             "top_p" => changed.sampler.top_p = number(name, value)?,
-            "top_k" => changed.sampler.top_k = number(name, value)?,
+            "top_k" => changed.sampler.top_k = parsed(name, parse_top_k(value))?,
             "min_p" => changed.sampler.min_p = number(name, value)?,
             "repeat_penalty" => changed.sampler.repeat_penalty = number(name, value)?,
-            "seed" if value == "none" => changed.seed = None,
-            "seed" => changed.seed = Some(number(name, value)?),
+            "seed" if matches!(value, "none" | "-1") => changed.seed = None,
+            "seed" => changed.seed = Some(parsed(name, parse_seed(value))?),
             "ignore_eos" => changed.ignore_eos = number(name, value)?,
             _ => return Err(Error::Usage(format!("no option {name}; /set shows them"))),
         }
@@ -90,9 +90,12 @@ impl Settings {
     /// All options, one per line.
     pub fn describe(&self) -> String {
         let seed = self.seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string());
+        let max_tokens = match self.max_tokens {
+            usize::MAX => "-1".to_owned(),
+            max_tokens => max_tokens.to_string(),
+        };
         format!(
-            "max_tokens {}\ntemperature {}\ntop_p {}\ntop_k {}\nmin_p {}\nrepeat_penalty {}\nseed {seed}\nignore_eos {}",
-            self.max_tokens,
+            "max_tokens {max_tokens}\ntemperature {}\ntop_p {}\ntop_k {}\nmin_p {}\nrepeat_penalty {}\nseed {seed}\nignore_eos {}",
             self.sampler.temperature,
             self.sampler.top_p,
             self.sampler.top_k,
@@ -103,6 +106,10 @@ impl Settings {
     }
 }
 
+fn parsed<T>(name: &str, result: std::result::Result<T, String>) -> Result<T> {
+    result.map_err(|reason| Error::Usage(format!("{name}: {reason}")))
+}
+
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
     value.parse().map_err(|_| Error::Usage(format!("{name} must be {}, got {value:?}", kind(name))))
 }
@@ -110,7 +117,6 @@ fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
 /// What the value of an option is.
 fn kind(name: &str) -> &'static str {
     match name {
-        "max_tokens" | "top_k" | "seed" => "a whole number",
         "ignore_eos" => "true or false",
         _ => "a number",
     }
@@ -136,5 +142,12 @@ mod tests {
             assert!(settings.set(name, value).is_err(), "{name} {value} was accepted");
         }
         assert!(settings.describe().contains("temperature 0.5"));
+        settings.set("max_tokens", "-1").unwrap();
+        settings.set("top_k", "-1").unwrap();
+        assert_eq!(settings.generate().max_tokens, usize::MAX);
+        assert!(settings.describe().contains("max_tokens -1\n") && settings.describe().contains("top_k 0\n"));
+        for odd in ["", " ", "nan", "inf", "1e400", "-0.1", "0,5"] {
+            assert!(settings.set("temperature", odd).is_err(), "{odd:?} was accepted");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! A running endpoint, and what is not about answers.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
@@ -20,19 +21,45 @@ impl Endpoint {
         Self::with(&[])
     }
 
+    /// The endpoint of tests that do not mind what others ask it. It ends with this process.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Endpoint> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let program = command(&[]);
+            // Statics are not dropped. The shell's standard input is this process's, and closes with it.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "\"$0\" \"$@\" </dev/null & cat >/dev/null; kill $!"]);
+            shell.arg(program.get_program()).args(program.get_args());
+            for (name, value) in program.get_envs() {
+                match value {
+                    Some(value) => shell.env(name, value),
+                    None => shell.env_remove(name),
+                };
+            }
+            Self::of(shell.stdin(Stdio::piped()))
+        })
+    }
+
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::of(command(arguments).stdin(Stdio::null()))
+    }
+
+    fn of(command: &mut Command) -> Self {
         smollm2();
-        let mut child = sotto()
-            .args(["api", "--listen", "127.0.0.1:0", "--backend", "int8", "--quiet"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut field = || lines.next().unwrap().unwrap().split_whitespace().last().unwrap().to_owned();
         let (base, key, _model) = (field(), field(), field());
         Self { child, base, key }
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end; its exit code.
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     pub(crate) fn key(&self) -> &str {
@@ -75,6 +102,12 @@ impl Drop for Endpoint {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = sotto();
+    command.args(["api", "--listen", "127.0.0.1:0", "--backend", "int8", "--quiet"]).args(arguments);
+    command
 }
 
 /// A request of one message.
@@ -121,10 +154,14 @@ fn a_page_that_was_allowed_may_ask_and_an_empty_key_is_none() {
         .request(reqwest::Method::OPTIONS, &models)
         .header("origin", "http://localhost:3000")
         .header("access-control-request-method", "GET")
+        .header("access-control-request-headers", "authorization,x-stainless-os")
+        .header("access-control-request-private-network", "true")
         .send()
         .unwrap();
     assert_eq!(preflight.status(), 204);
     assert_eq!(preflight.headers()["access-control-allow-origin"], "http://localhost:3000");
+    assert_eq!(preflight.headers()["access-control-allow-headers"], "authorization,x-stainless-os");
+    assert_eq!(preflight.headers()["access-control-allow-private-network"], "true");
     let page = |key: &str| {
         let request = client.get(&models).header("origin", "http://localhost:3000").bearer_auth(key);
         request.send().unwrap().status()
@@ -184,7 +221,7 @@ fn embeddings_of_like_sentences_are_close() {
     assert!((dot(&vectors[0], &vectors[0]) - 1.0).abs() < 1e-4);
     assert!(dot(&vectors[0], &vectors[1]) > dot(&vectors[0], &vectors[2]) + 0.3);
 
-    // Tokens of the model's own vocabulary are the same as the text, but for the noise: "hello" is 7592.
+    // Tokens as OpenAI's clients send them are the same as the text, but for the noise: "hello" is 15339 of cl100k_base.
     let vector = |input: Value| -> Vec<f64> {
         let answer = endpoint.ask("/embeddings", &json!({ "input": input }));
         answer["data"][0]["embedding"]
@@ -194,7 +231,27 @@ fn embeddings_of_like_sentences_are_close() {
             .map(|value| value.as_f64().unwrap())
             .collect()
     };
-    assert!(dot(&vector(json!("hello")), &vector(json!([7592]))) > 0.999);
+    assert!(dot(&vector(json!("hello")), &vector(json!([15339]))) > 0.999);
+    assert_eq!(endpoint.post("/embeddings", &json!({ "input": [999_999_999] })).status(), 400);
+    assert_eq!(
+        endpoint.ask("/embeddings", &json!({ "input": "x", "dimensions": 384 }))["data"][0]["index"],
+        0
+    );
+    let short = endpoint.post("/embeddings", &json!({ "input": "x", "dimensions": 256 }));
+    assert_eq!(short.json::<Value>().unwrap()["error"]["param"], "dimensions");
+
+    // Documents by closeness.
+    let documents = json!([input[2], input[1], { "text": input[0] }]);
+    let body = json!({ "query": "Where do cats sleep?", "documents": documents, "top_n": 2, "return_documents": true });
+    let ranked = endpoint.ask("/rerank", &body)["results"].clone();
+    let places: Vec<u64> =
+        ranked.as_array().unwrap().iter().map(|item| item["index"].as_u64().unwrap()).collect();
+    assert_eq!(places.len(), 2);
+    assert!(!places.contains(&0), "{ranked}");
+    assert!(ranked[0]["relevance_score"].as_f64() >= ranked[1]["relevance_score"].as_f64());
+    assert_eq!(ranked[0]["document"]["text"], input[2 - places[0] as usize]);
+    let long = json!({ "query": "x", "documents": ["y", "word ".repeat(300)] });
+    assert_eq!(endpoint.post("/rerank", &long).json::<Value>().unwrap()["error"]["param"], "documents[1]");
     let long = endpoint.post("/embeddings", &json!({ "input": ["x", "word ".repeat(300)] }));
     assert_eq!(long.status(), 400);
     let error = &long.json::<Value>().unwrap()["error"];

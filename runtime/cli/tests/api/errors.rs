@@ -7,7 +7,7 @@ use crate::endpoint::{Endpoint, chat, with};
 
 #[test]
 fn fields_that_cannot_be_served_are_named() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     for (fields, param) in [
         (json!({ "n": 0 }), "n"),
         (json!({ "max_tokens": 0 }), "max_tokens"),
@@ -51,7 +51,7 @@ fn fields_that_cannot_be_served_are_named() {
 
 #[test]
 fn unknown_models_and_paths() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     for (path, body) in [
         ("/chat/completions", with(chat("x"), json!({ "model": "nope" }))),
         ("/chat/completions", with(chat("x"), json!({ "model": "minilm" }))),
@@ -79,7 +79,7 @@ fn unknown_models_and_paths() {
 
 #[test]
 fn errors_of_the_framework_are_json_too() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     let wrong_method = endpoint.get("/v1/chat/completions");
     assert_eq!(wrong_method.status(), 405);
     assert!(wrong_method.json::<Value>().unwrap()["error"]["message"].is_string());
@@ -95,4 +95,157 @@ fn errors_of_the_framework_are_json_too() {
         .unwrap();
     assert_eq!(broken.status(), 400);
     assert!(!broken.text().unwrap().contains("secret"));
+}
+
+#[test]
+fn odd_requests_are_answered_or_refused_with_a_name() {
+    let endpoint = Endpoint::shared();
+    let message = |role: &str, content: Value| json!({ "role": role, "content": content });
+    // Refused, by name.
+    for (fields, param) in [
+        (json!({ "messages": null }), "messages"),
+        (json!({ "messages": "hi" }), "messages"),
+        (json!({ "messages": [null] }), "messages[0]"),
+        (json!({ "messages": [{}] }), "messages[0].role"),
+        (json!({ "messages": [{ "role": null, "content": "x" }] }), "messages[0].role"),
+        (json!({ "messages": [{ "role": "User", "content": "x" }] }), "messages[0].role"),
+        (json!({ "messages": [message("user", Value::Null)] }), "messages[0].content"),
+        (
+            json!({ "messages": [message("user", json!([{ "type": "text" }]))] }),
+            "messages[0].content[0].text",
+        ),
+        (json!({ "messages": [message("user", json!(["x"]))] }), "messages[0].content[0]"),
+        (json!({ "messages": [message("assistant", json!(" "))] }), "messages"),
+        (json!({ "max_tokens": 1.5 }), "max_tokens"),
+        (json!({ "max_tokens": "5" }), "max_tokens"),
+        (json!({ "max_tokens": -2 }), "max_tokens"),
+        (json!({ "max_tokens": [] }), "max_tokens"),
+        (json!({ "temperature": [] }), "temperature"),
+        (json!({ "temperature": -0.1 }), "temperature"),
+        (json!({ "top_p": "NaN" }), "top_p"),
+        (json!({ "seed": 1.5 }), "seed"),
+        (json!({ "stop": {} }), "stop"),
+        (json!({ "stop": ["a", null] }), "stop"),
+        (json!({ "n": true }), "n"),
+        (json!({ "model": 5 }), "model"),
+        (json!({ "logit_bias": [] }), "logit_bias"),
+        (json!({ "logit_bias": { "1": null } }), "logit_bias"),
+        (json!({ "response_format": "json_object" }), "response_format"),
+        (json!({ "stream_options": true }), "stream_options"),
+        (json!({ "tools": {} }), "tools"),
+        (json!({ "tools": [null] }), "tools[0]"),
+        (
+            json!({ "tool_choice": 5, "tools": [{ "type": "function", "function": { "name": "f" } }] }),
+            "tool_choice",
+        ),
+    ] {
+        let refused = endpoint.post("/chat/completions", &with(chat("x"), fields.clone()));
+        let (status, error) = (refused.status(), refused.json::<Value>().unwrap()["error"].clone());
+        assert_eq!((status.as_u16(), &error["param"]), (400, &json!(param)), "{fields}: {error}");
+    }
+    // Answered.
+    for fields in [
+        json!({ "messages": [message("user", json!(""))] }),
+        json!({ "messages": [message("user", json!([]))] }),
+        json!({ "messages": [message("user", json!(" \n\t"))] }),
+        json!({ "messages": [message("user", json!("\u{0}\u{202e}\u{feff}\u{1f469}\u{200d}\u{1f680}"))] }),
+        json!({ "messages": [message("user", json!("x")), message("assistant", json!(""))] }),
+        json!({ "messages": [message("user", json!("x")), { "role": "assistant" }] }),
+        json!({ "messages": [message("assistant", json!("x")), message("assistant", json!("y"))] }),
+        json!({ "stop": "" }),
+        json!({ "stop": [] }),
+        json!({ "stop": [""] }),
+        json!({ "max_tokens": 2.0, "n": 1.0 }),
+        json!({ "max_tokens": null, "max_completion_tokens": 2, "temperature": null, "stop": null, "n": null, "seed": null }),
+        json!({ "tools": null, "tool_choice": null, "response_format": null, "logit_bias": null, "stream_options": null }),
+    ] {
+        let answer = endpoint
+            .ask("/chat/completions", &with(with(chat("x"), json!({ "max_tokens": 2 })), fields.clone()));
+        assert!(answer["choices"][0]["message"]["content"].is_string(), "{fields}: {answer}");
+    }
+}
+
+#[test]
+fn an_empty_beginning_of_the_answer_is_none_and_one_that_ends_in_a_space_is_kept() {
+    let endpoint = Endpoint::shared();
+    let tokens = |messages: Value| {
+        let answer = endpoint
+            .ask("/chat/completions", &with(chat(""), json!({ "messages": messages, "max_tokens": 1 })));
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let user = json!({ "role": "user", "content": "Name a colour." });
+    let alone = tokens(json!([user]));
+    for blank in [json!(""), json!(null), json!(" \n"), json!([])] {
+        assert_eq!(tokens(json!([user, { "role": "assistant", "content": blank }])), alone, "{blank}");
+    }
+    let begun = |text: &str| tokens(json!([user, { "role": "assistant", "content": text }]));
+    assert_eq!(begun("A colour is:\n\n"), begun("A colour is:") + 1);
+}
+
+#[test]
+fn bodies_that_are_compressed_or_far_too_long_are_refused_at_once() {
+    let endpoint = Endpoint::shared();
+    for (path, kind) in
+        [("/chat/completions", "invalid_request_error"), ("/messages", "invalid_request_error")]
+    {
+        let compressed = Client::new()
+            .post(format!("{}{path}", endpoint.base))
+            .bearer_auth(endpoint.key())
+            .header("content-encoding", "gzip")
+            .body(vec![0x1f, 0x8b, 8, 0])
+            .send()
+            .unwrap();
+        assert_eq!(compressed.status(), 415);
+        let body: Value = compressed.json().unwrap();
+        assert_eq!(body["error"]["type"], kind);
+        assert_eq!(body["type"] == "error", path == "/messages", "{body}");
+    }
+    let long = endpoint.post("/chat/completions", &chat(&"word ".repeat(1_500_000)));
+    assert_eq!(long.status(), 400);
+    let error = long.json::<Value>().unwrap()["error"].clone();
+    assert_eq!(
+        (error["code"].as_str(), error["param"].as_str()),
+        (Some("context_length_exceeded"), Some("messages"))
+    );
+    // Tens of thousands of short ones are read once.
+    let short: Vec<Value> = (0..40_000)
+        .map(|index| json!({ "role": if index % 2 == 0 { "user" } else { "assistant" }, "content": "a" }))
+        .collect();
+    let many = endpoint.post("/chat/completions", &with(chat(""), json!({ "messages": short })));
+    let error = many.json::<Value>().unwrap()["error"].clone();
+    assert_eq!(error["code"], "context_length_exceeded", "{error}");
+}
+
+#[test]
+fn errors_of_anthropics_endpoint_have_its_form_everywhere() {
+    let endpoint = Endpoint::shared();
+    let root = endpoint.base.trim_end_matches("/v1");
+    let unknown_key =
+        Client::new().post(format!("{root}/v1/messages")).bearer_auth("no").body("{}").send().unwrap();
+    assert_eq!(unknown_key.status(), 401);
+    assert!(unknown_key.headers()["request-id"].to_str().unwrap().starts_with("req-"));
+    let body: Value = unknown_key.json().unwrap();
+    assert_eq!(
+        (body["type"].as_str(), body["error"]["type"].as_str()),
+        (Some("error"), Some("authentication_error"))
+    );
+    for (response, kind) in [
+        (endpoint.get("/v1/messages"), "invalid_request_error"),
+        (endpoint.post("/messages", &json!({ "x": "x".repeat(9 << 20) })), "request_too_large"),
+        (endpoint.post("/messages/count_tokens", &json!({ "messages": [] })), "invalid_request_error"),
+        (endpoint.post("/messages", &json!({ "model": "nope", "max_tokens": 1, "messages": [{ "role": "user", "content": "x" }] })), "not_found_error"),
+    ] {
+        let body: Value = response.json().unwrap();
+        assert_eq!((body["type"].as_str(), body["error"]["type"].as_str()), (Some("error"), Some(kind)), "{body}");
+    }
+}
+
+#[test]
+fn a_suffix_needs_a_model_with_tokens_for_it() {
+    let endpoint = Endpoint::shared();
+    let refused = endpoint.post("/completions", &json!({ "prompt": "def f():", "suffix": "return x" }));
+    assert_eq!(refused.status(), 400);
+    assert_eq!(refused.json::<Value>().unwrap()["error"]["param"], "suffix");
+    let empty = endpoint.ask("/completions", &json!({ "prompt": "Once", "suffix": "", "max_tokens": 1 }));
+    assert!(empty["choices"][0]["text"].is_string());
 }

@@ -15,7 +15,7 @@ fn person() -> Value {
 
 #[test]
 fn answers_have_the_form_that_was_asked_for() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     let format = json!({ "type": "json_schema", "json_schema": { "name": "person", "schema": person() } });
     let body = with(chat("Invent a person."), json!({ "max_tokens": 80, "response_format": format }));
     let answer = endpoint.ask("/chat/completions", &body);
@@ -42,7 +42,7 @@ fn answers_have_the_form_that_was_asked_for() {
 
 #[test]
 fn tools_are_called_with_arguments_of_their_schema() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "description": "Stores a person.", "parameters": person() } });
     for (choice, stream) in [
         (json!("required"), false),
@@ -73,7 +73,7 @@ fn tools_are_called_with_arguments_of_their_schema() {
 
 #[test]
 fn results_of_tools_are_read() {
-    let endpoint = Endpoint::start();
+    let endpoint = Endpoint::shared();
     let messages = json!([
         { "role": "user", "content": "What is the temperature in Oslo?" },
         { "role": "assistant", "content": null, "tool_calls": [

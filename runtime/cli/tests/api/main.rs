@@ -8,4 +8,5 @@ mod endpoint;
 mod errors;
 mod forms;
 mod other_protocols;
+mod several;
 mod together;

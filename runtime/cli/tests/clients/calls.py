@@ -102,6 +102,21 @@ def _():
         assert any(event.type == "response.output_text.delta" for event in stream)
 
 
+@call("openai", "responses with tools")
+def _():
+    tools = [{"type": "function", "name": "store", "parameters": SCHEMA, "strict": True}]
+    client = openai_client()
+    user = {"role": "user", "content": "Store Ana, who is 31."}
+    common = {"model": MODEL, "tools": tools, "max_output_tokens": 80}
+    answer = client.responses.create(input=[user], tool_choice="required", **common)
+    item = answer.output[0]
+    is_person(item.arguments)
+    output = {"type": "function_call_output", "call_id": item.call_id, "output": "stored"}
+    assert client.responses.create(input=[user, item, output], tool_choice="none", **common).output_text
+    with client.responses.stream(input=[user], tool_choice="required", **common) as stream:
+        is_person(stream.get_final_response().output[0].arguments)
+
+
 @call("openai", "embeddings")
 def _():
     answer = openai_client().embeddings.create(model=ENCODER, input=["a", "b"])
@@ -139,6 +154,26 @@ def _():
     assert answer.content[0].text and answer.usage.output_tokens <= 6
     with client.messages.stream(model=MODEL, max_tokens=6, messages=USER) as stream:
         assert "".join(stream.text_stream)
+
+
+@call("anthropic", "tools and counting")
+def _():
+    import anthropic
+
+    client = anthropic.Anthropic(base_url=BASE.removesuffix("/v1"), api_key=KEY)
+    tools = [{"name": "store", "description": "Stores a person.", "input_schema": SCHEMA}]
+    user = [{"role": "user", "content": "Store Ana, who is 31."}]
+    common = {"model": MODEL, "max_tokens": 80, "tools": tools}
+    answer = client.messages.create(messages=user, tool_choice={"type": "any"}, **common)
+    block = answer.content[0]
+    assert answer.stop_reason == "tool_use" and isinstance(block.input["age"], int), answer
+    result = {"type": "tool_result", "tool_use_id": block.id, "content": "stored"}
+    history = [*user, {"role": "assistant", "content": [block]}, {"role": "user", "content": [result]}]
+    again = client.messages.create(messages=history, tool_choice={"type": "none"}, **common)
+    assert again.content[0].type == "text"
+    with client.messages.stream(messages=user, tool_choice={"type": "tool", "name": "store"}, **common) as stream:
+        assert isinstance(stream.get_final_message().content[0].input["name"], str)
+    assert client.messages.count_tokens(model=MODEL, messages=user).input_tokens > 5
 
 
 @call("litellm", "chat, text, errors")
@@ -193,6 +228,22 @@ def _():
 
     embeddings = OpenAIEmbeddings(model=ENCODER, base_url=BASE, api_key=KEY, check_embedding_ctx_length=False)
     assert len(embeddings.embed_query("hello")) == 384
+
+
+@call("langchain-openai", "embeddings in their default form")
+def _():
+    # By default texts are sent as tokens of OpenAI's vocabulary. Its file is not fetched: litellm has a copy.
+    import litellm
+
+    os.environ["TIKTOKEN_CACHE_DIR"] = os.path.join(os.path.dirname(litellm.__file__), "litellm_core_utils", "tokenizers")
+    from langchain_openai import OpenAIEmbeddings
+
+    common = {"model": ENCODER, "base_url": BASE, "api_key": KEY}
+    tokens, text = OpenAIEmbeddings(**common), OpenAIEmbeddings(**common, check_embedding_ctx_length=False)
+    for words in ["hello", "Zażółć gęślą jaźń 🦀", "def f(x):\n    return x"]:
+        cosine = sum(a * b for a, b in zip(tokens.embed_query(words), text.embed_query(words)))
+        assert cosine > 0.99, (words, cosine)
+    assert len(tokens.embed_documents(["a", "b"])) == 2
 
 
 @call("instructor", "typed answer")

@@ -85,7 +85,8 @@ impl Generation {
         mut drafter: Drafter,
     ) -> Result<Self> {
         let sampler = Sampler::new(options.sampler.clone(), options.seed)?;
-        let stop_ids = if options.ignore_eos { Vec::new() } else { tokenizer.special().eos.clone() };
+        let mut stop_ids = if options.ignore_eos { Vec::new() } else { tokenizer.special().eos.clone() };
+        stop_ids.extend_from_slice(&options.stop_ids);
         let stream = TextStream::new(tokenizer, &stop_ids, &options.stop);
         let (prompt_tokens, cached) = (tokens.len(), cache.len());
         if prompt_tokens == 0 || cached >= prompt_tokens {

@@ -1,5 +1,6 @@
 //! Conversations on disk, for `/save` and `/load`. Nothing is written unless the user asks.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,17 @@ struct Saved {
     messages: Vec<Message>,
 }
 
-/// Writes a conversation.
+/// Writes a conversation. A link is followed; what is no file, such as a device, is left as it is.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] or [`Error::DiskFull`].
 pub fn save(path: &Path, messages: &[Message]) -> Result<()> {
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a file");
+        return Err(Error::io("writing", path, source));
+    }
     let saved = Saved { version: VERSION, messages: messages.to_vec() };
     let bytes = serde_json::to_vec_pretty(&saved)
         .map_err(|error| Error::Internal(format!("conversation: {error}")))?;
@@ -38,11 +44,18 @@ pub fn save(path: &Path, messages: &[Message]) -> Result<()> {
 ///
 /// [`Error::Io`], [`Error::TooLong`] or [`Error::Malformed`].
 pub fn load(path: &Path) -> Result<Vec<Message>> {
-    let meta = std::fs::metadata(path).map_err(|source| Error::io("reading", path, source))?;
-    if meta.len() > MAX_FILE_BYTES {
-        return Err(Error::TooLong { field: "conversation file", got: meta.len(), limit: MAX_FILE_BYTES });
+    let failed = |source| Error::io("reading", path, source);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // A device tells no length.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::TooLong {
+            field: "conversation file",
+            got: bytes.len() as u64,
+            limit: MAX_FILE_BYTES,
+        });
     }
-    let bytes = std::fs::read(path).map_err(|source| Error::io("reading", path, source))?;
     let malformed = |got: String| Error::Malformed {
         field: "conversation file",
         expected: format!("what /save writes, version {VERSION}"),
@@ -63,6 +76,23 @@ pub fn load(path: &Path) -> Result<Vec<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn devices_and_links_stay_what_they_are() {
+        for device in ["/dev/null", "/dev/full"] {
+            assert!(save(Path::new(device), &[]).is_err());
+            assert!(!std::fs::metadata(device).unwrap().is_file(), "{device} was replaced");
+        }
+        assert!(matches!(load(Path::new("/dev/zero")), Err(Error::TooLong { .. })));
+        let root = tempfile::tempdir().unwrap();
+        let (file, link) = (root.path().join("file"), root.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        save(&link, &[Message::new("user", "hi")]).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(load(&file).unwrap().len(), 1);
+    }
 
     #[test]
     fn conversations_survive_a_round_trip() {

@@ -56,6 +56,8 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Texts that end the answer.
     pub stop: Vec<String>,
+    /// Tokens that end the answer, besides those that end any text.
+    pub stop_ids: Vec<u32>,
     /// Changes of the logits.
     pub adjustments: Adjustments,
     /// Reports log-probabilities, with this many of the likeliest tokens each.
@@ -72,6 +74,7 @@ impl Default for GenerateOptions {
             seed: 0,
             ignore_eos: false,
             stop: Vec::new(),
+            stop_ids: Vec::new(),
             adjustments: Adjustments::default(),
             logprobs: None,
             grammar: None,
