@@ -354,7 +354,9 @@ proptest! {
     fn pieces_add_up_to_the_text(text in "(?s)[a-z0-9 \\n]{0,12}.{0,20}") {
         let ids = tokenizer().encode(&text).unwrap();
         let (pieces, _) = streamed(&ids, &["zzzz"]);
-        prop_assert_eq!(pieces.concat(), tokenizer().decode(&ids).unwrap());
+        // What at the very end is no character is left out.
+        let whole = tokenizer().decode(&ids).unwrap();
+        prop_assert_eq!(pieces.concat(), whole.trim_end_matches('\u{fffd}'));
     }
 
     #[test]
