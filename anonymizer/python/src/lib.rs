@@ -1,4 +1,21 @@
-//! The anonymizer for Python: the module `anonymize._anonymize`.
+//! The anonymizer for Python: the module `anonymize._anonymize`, of which `python/anonymize` makes a package.
+//!
+//! | Python | Rust |
+//! |---|---|
+//! | `Anonymizer` | a `Scanner`, whose callers take turns |
+//! | `Vault` | a `Vault`, and whether it ignores case |
+//! | `StreamRestorer` | a `StreamRestorer` with the `Scope` of what was sent |
+//!
+//! What `Vault.restore_answer` does, in Rust:
+//!
+//! ```
+//! use anonymizer::vault::{Scope, Vault};
+//!
+//! let vault = Vault::new();
+//! let scope = Scope::of_request(&vault, ["Write to [EMAIL_1]."]);
+//! // The vault knows no such value.
+//! assert_eq!(scope.restore("I wrote to [EMAIL_1].").text, "I wrote to [EMAIL_1].");
+//! ```
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

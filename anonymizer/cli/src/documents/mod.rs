@@ -1,19 +1,19 @@
 //! Files with a form: which parts of them are text, and how a part is written back.
 //!
-//! A reader turns the bytes of a file into [`Unit`]s, the texts that are scanned. Each unit knows which bytes its pieces
+//! A reader turns the bytes of a file into `Unit`s, the texts that are scanned. Each unit knows which bytes its pieces
 //! come from, so that everything else of the file stays as it is, byte for byte.
 //!
 //! | module | content |
 //! |---|---|
-//! | [`unit`] | texts, where they come from, and how they are written back |
-//! | [`delimited`] | CSV and TSV |
-//! | [`json`] | JSON and JSON Lines |
-//! | [`markup`] | HTML |
-//! | [`mail`] | e-mails and mailboxes |
-//! | [`office`] | DOCX and XLSX |
-//! | [`subtitles`] | SRT and WebVTT |
-//! | [`columns`] | tables and the types of their columns |
-//! | [`rewrite`] | redacting and restoring |
+//! | `unit` | texts, where they come from, and how they are written back |
+//! | `delimited` | CSV and TSV |
+//! | `json` | JSON and JSON Lines |
+//! | `markup` | HTML |
+//! | `mail` | e-mails and mailboxes |
+//! | `office` | DOCX and XLSX |
+//! | `subtitles` | SRT and WebVTT |
+//! | `columns` | tables and the types of their columns |
+//! | `rewrite` | redacting and restoring |
 
 pub(crate) mod columns;
 mod delimited;
