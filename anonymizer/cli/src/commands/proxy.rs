@@ -59,6 +59,7 @@ pub(super) fn scan_thread(args: &DetectionArgs) -> Result<ScanThread> {
         // A number in a field of its own is no less personal for that.
         let detect = DetectOptions { alone: true, ..config.detect_options() };
         let detector = ModelDetector::open(&model, detect, &Bars::new(quiet))?;
+        let detector = detector.reporting(Box::new(Bars::new(quiet)));
         Ok(Scanner::new(own, Box::new(detector)))
     })
 }

@@ -29,7 +29,7 @@ fn one(args: &RedactArgs, path: Option<&std::path::Path>) -> Result<()> {
     let text = files::read_text(path)?;
     let (mut vault, key) = files::open_vault(&args.vault)?;
     let mut scanner = scanner(&args.detection)?;
-    check_scripts(&args.detection, &scanner, &[&text])?;
+    check_scripts(&args.detection, &mut scanner, &[&text])?;
     let scan = scanner.scan(&[&text])?;
     let redacted = vault.redact(&text, &scan.spans[0])?;
     // Before anything leaves: what cannot be restored later should not have been sent.
@@ -64,7 +64,7 @@ fn several(args: &RedactArgs, out: &std::path::Path) -> Result<()> {
             }
         }
         let texts: Vec<&str> = batch.iter().map(|(_, text)| text.as_str()).collect();
-        check_scripts(&args.detection, &scanner, &texts)?;
+        check_scripts(&args.detection, &mut scanner, &texts)?;
         let scan = scanner.scan(&texts)?;
         for ((name, text), spans) in batch.iter().zip(&scan.spans) {
             if args.per_document {

@@ -1,28 +1,32 @@
 //! The token classifier that a scan uses: in clear, in int8, or with its linear layers encrypted on a server.
 
+mod bundled;
+mod lane;
+mod second;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use sotto_client::accounting::{Accounting, Totals};
-use sotto_client::{Connected, RemoteOptions, RoundsPreference, WeightCheck, connect};
-use sotto_engine::backend::{Backend, BackendKind, Int8Backend};
-use sotto_engine::embedded::{Embedded, EmbeddedOptions, LocalModel, local_model};
+use sotto_client::accounting::Totals;
 use sotto_engine::fetch::ModelRef;
 use sotto_models::linear::LinearBackend;
-use sotto_models::linear::dense::DenseBackend;
-use sotto_models::source::ModelSource;
-use sotto_models::split::ProtocolBinding;
-use sotto_models::split::plan::PlanKind;
-use sotto_models::split::{ClientPart, ServerPart};
+use sotto_pii::detect::route::{Parts, Route, is_foreign, parts, route};
+use sotto_pii::detect::{DetectOptions, Detection, Detector, Span};
 use sotto_storage::{Cache, FetchProgress};
 
+pub use self::lane::local;
+use self::lane::{Lane, Served};
+use self::second::Second;
 use crate::error::Result;
 use crate::scan::{DetectNow, Health, TextDetector};
-use sotto_pii::detect::{DetectOptions, Detection, Detector, Span};
 
-/// The detector that is used when none is named.
+/// Detector for text in Latin script.
 pub const MODEL: &str = "rampart";
+/// The detector that this program carries, for 30 languages in their own scripts.
+pub const TRAINED: &str = "trained";
+/// Both, each for the scripts that it is better at: what is used when no detector is named.
+pub const BOTH: &str = "auto";
 /// Tokens per batch of masks: a pass of the detector.
 pub const TAU: usize = 256;
 
@@ -41,7 +45,7 @@ pub enum BackendChoice {
 /// Which model to open, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOptions {
-    /// The token classifier: the name of a built-in model, a directory, or a hub id.
+    /// The token classifier: [`BOTH`], [`TRAINED`], the name of a built-in model, a directory, or a hub id.
     pub detector: String,
     /// How the linear layers are computed.
     pub backend: BackendChoice,
@@ -58,7 +62,7 @@ pub struct ModelOptions {
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
-            detector: MODEL.to_owned(),
+            detector: BOTH.to_owned(),
             backend: BackendChoice::default(),
             server: None,
             program: None,
@@ -68,18 +72,17 @@ impl Default for ModelOptions {
     }
 }
 
-/// The token classifier, ready to scan.
+/// The token classifiers, ready to scan.
 pub struct ModelDetector {
-    detector: Detector,
-    backend: Backend,
-    accounting: Arc<Accounting>,
-    embedded: Option<Embedded>,
-    /// The server of another machine, to ask whether it is still there.
-    server: Option<Arc<str>>,
+    first: Lane,
+    second: Second,
+    /// Whether the first one knows Latin script only.
+    latin: bool,
 }
 
 impl ModelDetector {
-    /// Opens the model: fetches and splits it if this machine has none, starts or reaches the server.
+    /// Opens the model: fetches and splits it if this machine has none, starts or reaches the server. If there is a second
+    /// one, it is opened when a text needs it.
     ///
     /// Call it from the thread that will use it: a server of one's own ends with that thread.
     ///
@@ -87,131 +90,71 @@ impl ModelDetector {
     /// What fetching, splitting or connecting can fail with.
     pub fn open(options: &ModelOptions, detect: DetectOptions, progress: &dyn FetchProgress) -> Result<Self> {
         let cache = Cache::from_env().map_err(sotto_protocol::Error::from)?;
-        match (&options.server, options.backend) {
-            (Some(server), BackendChoice::Encrypted) => {
-                // A directory may have any name on the server; its digest is insisted on below.
-                let builtin = matches!(ModelRef::parse(&options.detector)?, ModelRef::Builtin(_));
-                let remote = RemoteOptions {
-                    model: builtin.then(|| options.detector.clone()),
-                    rounds: RoundsPreference::Only(PlanKind::Plain),
-                    check_weights: !options.trust_server,
-                    ..RemoteOptions::new(cache.clone())
-                };
-                let mut connected = connect(&server.parse()?, remote, progress)?;
-                if !options.trust_server {
-                    insist(&mut connected, &options.detector, &cache, progress)?;
-                }
-                let server = Some(server.as_str().into());
-                Ok(Self { server, ..Self::remote(connected, detect, None)? })
-            }
-            (_, BackendChoice::Encrypted) => {
-                let local = local(&options.detector, options.tau, &cache, progress)?;
-                let embedded =
-                    EmbeddedOptions { program: options.program.clone(), ..EmbeddedOptions::new(cache) };
-                let (embedded, connected) = Embedded::start(&local, embedded, progress)?;
-                Self::remote(connected, detect, Some(embedded))
-            }
-            (_, choice) => {
-                Self::in_clear(choice, &local(&options.detector, options.tau, &cache, progress)?, detect)
-            }
-        }
-    }
-
-    fn remote(connected: Connected, detect: DetectOptions, embedded: Option<Embedded>) -> Result<Self> {
-        let detector = Detector::new(&connected.part, detect).map_err(sotto_pii::Error::from)?;
-        let backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
-        Ok(Self { detector, backend, accounting: connected.accounting, embedded, server: None })
-    }
-
-    fn in_clear(choice: BackendChoice, local: &LocalModel, detect: DetectOptions) -> Result<Self> {
-        let part = ClientPart::load(local.client_directory()).map_err(sotto_protocol::Error::from)?.part;
-        let kind = match choice {
-            BackendChoice::Dense => {
-                let source = ModelSource::open(&local.source).map_err(sotto_protocol::Error::from)?;
-                let family = &source.config;
-                let plan = family.plan(local.plan).map_err(sotto_protocol::Error::from)?;
-                let dense = DenseBackend::from_source(family, &*source.weights, plan)
-                    .map_err(sotto_protocol::Error::from)?;
-                BackendKind::Dense(Box::new(dense))
-            }
-            _ => {
-                let server =
-                    ServerPart::open(local.server_directory()).map_err(sotto_protocol::Error::from)?;
-                BackendKind::Int8(Box::new(Int8Backend::new(&server, &part.scales)?))
-            }
+        let name = reference(&options.detector, &cache)?;
+        // A directory may have any name on the server; its digest is insisted on.
+        let builtin = matches!(ModelRef::parse(&name)?, ModelRef::Builtin(_));
+        let served = Served::Named(builtin.then(|| name.clone()));
+        let first = Lane::open(&name, served, options, detect.clone(), progress)?;
+        let second = match options.detector.as_str() {
+            BOTH => Second::later(options.clone(), detect),
+            _ => Second::None,
         };
-        let detector = Detector::new(&part, detect).map_err(sotto_pii::Error::from)?;
-        Ok(Self {
-            detector,
-            backend: Backend::new(kind),
-            accounting: Arc::default(),
-            embedded: None,
-            server: None,
-        })
+        Ok(Self { first, second, latin: name == MODEL })
     }
 
-    /// Bytes, round trips and milliseconds of the encrypted linear layers so far; zero in clear.
+    /// Has the opening of the second model reported to `progress`.
+    #[must_use]
+    pub fn reporting(mut self, progress: Box<dyn FetchProgress>) -> Self {
+        self.second.report(progress);
+        self
+    }
+
+    /// Bytes, round trips and milliseconds of the encrypted linear layers of the first model so far; zero in clear.
     pub fn totals(&self) -> Totals {
-        self.accounting.totals()
+        self.first.accounting.totals()
     }
 
-    /// The detector, and the backend to run it on.
+    /// The first detector, and the backend to run it on.
     pub fn parts_mut(&mut self) -> (&Detector, &mut dyn LinearBackend) {
-        (&self.detector, &mut self.backend)
-    }
-
-    /// Whether every value that the server computed fitted the weights, as far as they are checked.
-    fn verdict(&self) -> Result<()> {
-        match self.backend.kind() {
-            BackendKind::Remote(remote) => {
-                Ok(remote.check_tally().map_or(Ok(()), |tally| tally.verdict())?)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Starts the embedded server again if it has ended.
-    fn restart(&mut self) -> Result<bool> {
-        let Some(embedded) = &mut self.embedded else { return Ok(false) };
-        let Some(connected) = embedded.restart()? else { return Ok(false) };
-        self.backend = Backend::new(BackendKind::Remote(Box::new(connected.backend)));
-        self.accounting = connected.accounting;
-        Ok(true)
+        (&self.first.detector, &mut self.first.backend)
     }
 }
 
-/// Insists that a server runs the detector's model: the digest that it names must be that of a split made here, and every
-/// reply is checked against its weights. A server with other weights could make the model see nothing anywhere; canary
-/// sentences would not notice, since it can keep exactly their words intact.
-fn insist(
-    connected: &mut Connected,
-    detector: &str,
-    cache: &Cache,
-    progress: &dyn FetchProgress,
-) -> Result<()> {
-    let local = local_bound(detector, &connected.protocol, cache, progress)?;
-    progress.begin("drawing test vectors", None, false);
-    let check = WeightCheck::of_split(&local.server_directory());
-    progress.end();
-    connected.backend.check_weights(Arc::new(check?))?;
-    Ok(())
+/// What [`ModelRef::parse`] takes, of the name of a detector; of both detectors, the first.
+fn reference(detector: &str, cache: &Cache) -> Result<String> {
+    Ok(match detector {
+        BOTH => MODEL.to_owned(),
+        TRAINED => bundled::unpack(cache)?.to_string_lossy().into_owned(),
+        named => named.to_owned(),
+    })
 }
 
-/// The model and its split on this machine.
-///
-/// # Errors
-/// What fetching or splitting can fail with.
-pub fn local(detector: &str, tau: usize, cache: &Cache, progress: &dyn FetchProgress) -> Result<LocalModel> {
-    local_bound(detector, &sotto_protocol::binding::binding(tau)?, cache, progress)
+/// What the second detector reads of each text, if there is one and it is needed.
+fn routes(texts: &[&str], second: &mut Second) -> Result<Vec<Option<Route>>> {
+    let routes: Vec<Option<Route>> = match second {
+        Second::None => vec![None; texts.len()],
+        _ => texts.iter().map(|text| route(text)).collect(),
+    };
+    let needed = routes.iter().any(Option::is_some);
+    Ok(if needed && second.opened()?.is_none() { vec![None; texts.len()] } else { routes })
 }
 
-fn local_bound(
-    detector: &str,
-    binding: &ProtocolBinding,
-    cache: &Cache,
-    progress: &dyn FetchProgress,
-) -> Result<LocalModel> {
-    Ok(local_model(&ModelRef::parse(detector)?, PlanKind::Plain, binding, cache, progress)?)
+/// Reads texts with a first detector, and what it cannot read with the second.
+fn detect_now(
+    first: (&Detector, &mut dyn LinearBackend),
+    second: Option<(&Detector, &mut dyn LinearBackend)>,
+    texts: &[&str],
+    recognized: &[Vec<Span>],
+    routes: &[Option<Route>],
+) -> sotto_pii::Result<Detection> {
+    let (detector, backend) = first;
+    let (mine, others) = parts(texts, routes);
+    let mut reading = detector.read(texts, Some(&mine), backend, &mut |_, _| {})?;
+    if let Some((other, backend)) = second {
+        let more = other.read(texts, Some(&others), backend, &mut |_, _| {})?;
+        reading = reading.merge(more, texts, routes);
+    }
+    Ok(detector.judge(texts, recognized, reading))
 }
 
 impl TextDetector for ModelDetector {
@@ -225,34 +168,53 @@ impl TextDetector for ModelDetector {
         recognized: &[Vec<Span>],
         between: &mut dyn FnMut(&mut DetectNow<'_>),
     ) -> sotto_pii::Result<Detection> {
-        let mut other = |detector: &Detector, backend: &mut dyn LinearBackend| {
-            between(&mut |texts, recognized| Ok(detector.detect(texts, recognized, backend)?));
-        };
-        let detection = self.detector.detect_in_turns(texts, recognized, &mut self.backend, &mut other);
-        let detection = match detection {
-            Ok(detection) => detection,
-            Err(error) => {
-                if !self.restart()? {
-                    return Err(error.into());
-                }
-                self.detector.detect(texts, recognized, &mut self.backend)?
-            }
-        };
-        // Not before the pass has ended: when a server is told what it got wrong must not depend on the text.
-        self.verdict()?;
-        Ok(detection)
+        let Self { first, second, .. } = self;
+        let routes = routes(texts, second)?;
+        let (mine, others): (Parts, Parts) = parts(texts, &routes);
+        let mut reading = first.read(texts, &mine, &mut |detector, backend| {
+            between(&mut |texts, recognized| {
+                let routes = self::routes(texts, second)?;
+                let needed = routes.iter().any(Option::is_some);
+                let lent = if needed { second.opened()?.map(Lane::lent) } else { None };
+                detect_now((detector, &mut *backend), lent, texts, recognized, &routes)
+            });
+        })?;
+        if routes.iter().any(Option::is_some)
+            && let Some(second) = second.opened()?
+        {
+            let Lane { detector, backend, .. } = &mut *first;
+            let more = second.read(texts, &others, &mut |other, other_backend| {
+                between(&mut |texts, recognized| {
+                    let routes: Vec<Option<Route>> = texts.iter().map(|text| route(text)).collect();
+                    let other_backend: &mut dyn LinearBackend = &mut *other_backend;
+                    let second = Some((other, other_backend));
+                    detect_now((detector, &mut *backend), second, texts, recognized, &routes)
+                });
+            })?;
+            reading = reading.merge(more, texts, &routes);
+            // Not before the pass has ended: when a server is told what it got wrong must not depend on the text.
+            second.verdict()?;
+        }
+        first.verdict()?;
+        Ok(first.detector.judge(texts, recognized, reading))
     }
 
-    fn unknown_letters(&self, text: &str) -> sotto_pii::Result<usize> {
-        Ok(self.detector.unknown_letters(text)?)
+    fn unknown_letters(&mut self, text: &str) -> sotto_pii::Result<usize> {
+        if !self.latin {
+            return Ok(self.first.detector.unknown_letters(text)?);
+        }
+        // The first model's vocabulary has letters of other scripts, but it was not trained on words of them.
+        if route(text).is_none() {
+            return Ok(self.first.detector.unknown_letters(text)?);
+        }
+        match self.second.opened()? {
+            Some(second) => Ok(second.detector.unknown_letters(text)?),
+            None => Ok(text.chars().filter(|c| is_foreign(*c)).count()),
+        }
     }
 
     fn health(&self) -> Option<Health> {
-        if let Some(embedded) = &self.embedded {
-            let pulse = embedded.pulse();
-            return Some(Arc::new(move || pulse.answers()));
-        }
-        let server = self.server.clone()?;
-        Some(Arc::new(move || sotto_client::probe(&server).is_ok()))
+        let (first, second) = (self.first.health()?, self.second.health());
+        Some(Arc::new(move || first() && second()))
     }
 }

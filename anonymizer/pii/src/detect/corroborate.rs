@@ -50,6 +50,9 @@ pub(crate) fn retain_links(text: &[char], spans: &mut Vec<Span>) {
 
 fn is_sure(span: &Span) -> bool {
     let entity = Entity::from_label(span.label.as_str());
+    if entity.is_some_and(Entity::is_quiet) {
+        return false;
+    }
     match span.source {
         Source::Model => span.score >= SURE && !entity.is_some_and(Entity::is_number),
         Source::Context => true,
@@ -118,6 +121,8 @@ mod tests {
         assert_eq!(kept(&[word.clone(), recognized(Entity::IpAddress)]), [Entity::IpAddress]);
         assert_eq!(kept(&[number.clone(), (Entity::Passport, Source::Context, 0.75)]).len(), 2);
         assert_eq!(kept(&[name(0.65)]), [Entity::GivenName]);
+        let company = (Entity::Organization, Source::Model, 0.9);
+        assert_eq!(kept(&[number.clone(), company]), [Entity::Organization], "a company is no person");
         let phone = |score| (Entity::PhoneNumber, Source::Model, score);
         assert_eq!(kept(&[phone(0.9), number.clone()]), [Entity::PhoneNumber]);
         assert_eq!(kept(&[phone(0.4), (Entity::State, Source::Model, 0.3)]), [Entity::State]);

@@ -89,9 +89,12 @@ impl Word {
         self.types[entity as usize]
     }
 
-    /// Probability of being anything personal.
+    /// Probability of being anything personal. Companies and dates count only for themselves: "May" is no name because it may
+    /// be a month.
     pub(super) fn personal(&self) -> f32 {
-        self.types.iter().sum()
+        let quiet = self.probability(Entity::Organization) + self.probability(Entity::Date);
+        let all: f32 = self.types.iter().sum();
+        if self.best().0.is_quiet() { all } else { all - quiet }
     }
 
     /// The most likely type.
