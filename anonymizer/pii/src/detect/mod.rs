@@ -12,6 +12,7 @@ pub mod decode;
 pub mod entity;
 pub mod error;
 mod fields;
+mod language;
 mod mentions;
 mod names;
 pub mod overlap;
@@ -32,9 +33,9 @@ pub use span::{Label, Source, Span};
 
 use self::canary::{CANARIES, Canary};
 use self::decode::Decoded;
+use self::route::Route;
 pub use self::rules::Because;
 use self::windows::{Window, centrality, pack, plan};
-use self::route::Route;
 use self::words::{Tagset, Token, Word};
 use rand::RngExt;
 use sotto_models::families::Encoder;
@@ -535,9 +536,11 @@ fn tokenize_parts(
         ids.extend(read.ids);
         // Words of different parts are different words.
         let shift = (index as u32) << 20;
-        places.extend(read.places.into_iter().map(|(start, end, word)| {
-            (start + part.start, end + part.start, word.wrapping_add(shift))
-        }));
+        places.extend(
+            read.places
+                .into_iter()
+                .map(|(start, end, word)| (start + part.start, end + part.start, word.wrapping_add(shift))),
+        );
     }
     Ok(Tokenized { chars, ids, places })
 }

@@ -1,15 +1,19 @@
 //! Which of two detectors reads which part of a text: one knows Latin script only, the other one the rest, too.
 //!
-//! A text that is mostly in another script is read by the second detector as a whole. In any other text the second one
-//! reads letters of other scripts with what is around them, and decides about words with such letters and about lines
-//! that consist mostly of them; the first one decides about the rest.
+//! A text that is mostly in another script is read by the second detector as a whole. A text in Latin script that is not in
+//! English is read by both, and what they think of a word is averaged. In any other text the second one reads letters of
+//! other scripts with what is around them, and decides about words with such letters and about lines that consist mostly of
+//! them; the first one decides about the rest.
 
 use std::ops::Range;
 
+use super::language::{Language, language};
 use super::words::Word;
 
 /// Code points on each side of a letter of another script that are read with it.
 const CONTEXT: usize = 160;
+/// Code points up to which a text that is perhaps not English is read by both.
+const SHORT: usize = 400;
 /// How many Latin letters a character of a script without spaces, or of syllables, counts for.
 const DENSE: usize = 3;
 /// Share of the letters of a text that must be of other scripts for the second detector to read all of it, in percent.
@@ -24,6 +28,8 @@ pub struct Route {
     pub(super) second: Vec<Range<usize>>,
     /// Where the second one decides whatever the script of a word.
     owned: Vec<Range<usize>>,
+    /// Whether both have a say about the rest.
+    blended: bool,
 }
 
 /// Whether a letter is of a script that a detector for Latin script cannot read.
@@ -45,17 +51,32 @@ fn weight(c: char) -> usize {
 
 /// The route of a text; `None` if the first detector can read all of it.
 pub fn route(text: &str) -> Option<Route> {
-    if text.chars().all(|c| c < '\u{370}') {
-        return None;
-    }
     let chars: Vec<char> = text.chars().collect();
+    let whole = 0..chars.len();
     let places = foreign_words(&chars);
+    if !places.is_empty() && mostly_foreign(&chars) {
+        return Some(Route {
+            first: Vec::new(),
+            second: vec![whole.clone()],
+            owned: vec![whole],
+            blended: false,
+        });
+    }
+    let both = match language(text) {
+        Language::Other => true,
+        Language::Perhaps => chars.len() <= SHORT,
+        Language::English | Language::Unsure => false,
+    };
+    if both {
+        return Some(Route {
+            first: vec![whole.clone()],
+            second: vec![whole],
+            owned: Vec::new(),
+            blended: true,
+        });
+    }
     if places.is_empty() {
         return None;
-    }
-    let whole = 0..chars.len();
-    if mostly_foreign(&chars) {
-        return Some(Route { first: Vec::new(), second: vec![whole.clone()], owned: vec![whole] });
     }
     let mut second: Vec<Range<usize>> = Vec::new();
     for place in places {
@@ -77,7 +98,7 @@ pub fn route(text: &str) -> Option<Route> {
             _ => target.push(range),
         }
     }
-    Some(Route { first, second, owned })
+    Some(Route { first, second, owned, blended: false })
 }
 
 /// Words with letters of another script. A single letter of a script with spaces is a sign: "α = 0.05", "Σ".
@@ -142,14 +163,25 @@ pub fn parts(texts: &[&str], routes: &[Option<Route>]) -> (Parts, Parts) {
 
 impl Route {
     /// The words of both detectors, in the order of the text, each from the detector that decides about it.
-    pub(super) fn merge(&self, text: &[char], first: Vec<Word>, second: Vec<Word>) -> Vec<Word> {
+    pub(super) fn merge(&self, text: &[char], mut first: Vec<Word>, second: Vec<Word>) -> Vec<Word> {
+        if self.blended {
+            let mut rest = second.as_slice();
+            for word in &mut first {
+                // Both lists are in the order of the text.
+                let past = rest.iter().take_while(|other| other.end <= word.start).count();
+                rest = &rest[past..];
+                let (start, end) = (word.start, word.end);
+                let others =
+                    rest.iter().take_while(|other| other.start < end).filter(|other| start < other.end);
+                word.blend(others);
+            }
+        }
         let mut owned = vec![false; text.len()];
         for range in &self.owned {
             owned[range.clone()].fill(true);
         }
-        let is_owned = |word: &Word| {
-            owned[word.start] || text[word.start..word.end].iter().copied().any(is_foreign)
-        };
+        let is_owned =
+            |word: &Word| owned[word.start] || text[word.start..word.end].iter().copied().any(is_foreign);
         let mut covered = vec![false; text.len()];
         let mut kept: Vec<Word> = Vec::with_capacity(first.len() + second.len());
         let mut keep = |words: Vec<Word>| {
@@ -174,6 +206,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Entity;
 
     fn ranges(text: &str) -> Route {
         route(text).unwrap()
@@ -181,8 +214,7 @@ mod tests {
 
     #[test]
     fn latin_text_with_signs_is_not_routed() {
-        for text in
-            ["Zoë Łukaszewicz, Đặng Thị Hà", "α = 0.05, ΔT of 3 µm, Σ over π", "ﬁne ＡＢＣ 𝒙 → ①", "12 345", ""]
+        for text in ["α = 0.05, ΔT of 3 µm, Σ over π", "ﬁne ＡＢＣ 𝒙 → ①", "12 345", "", "Ann Lee"]
         {
             assert_eq!(route(text), None, "{text}");
         }
@@ -190,11 +222,41 @@ mod tests {
 
     #[test]
     fn text_of_another_script_is_read_by_the_second_detector_alone() {
-        for text in ["您好，我叫王小明。", "Тел.: +7 912 000 00 00\nEmail: ann@example.org", "नमस्ते राम", "ご連絡先 John Smith"] {
+        for text in [
+            "您好，我叫王小明。",
+            "Тел.: +7 912 000 00 00\nEmail: ann@example.org",
+            "नमस्ते राम",
+            "ご連絡先 John Smith",
+        ] {
             let route = ranges(text);
             assert_eq!((route.first.len(), route.second.len()), (0, 1), "{text}");
             assert_eq!(route.second[0], 0..text.chars().count());
         }
+    }
+
+    #[test]
+    fn text_in_another_language_is_read_by_both() {
+        let text = "Bonjour, je vous écris parce que je n'ai pas encore reçu la facture du mois de mars.";
+        let route = ranges(text);
+        let whole = [Range { start: 0, end: text.chars().count() }];
+        assert!(route.blended && route.first == whole && route.second == whole);
+        let chars: Vec<char> = text.chars().collect();
+        let word = |start, end, probability| {
+            let mut word = Word::for_test(start, end);
+            word.suppose(Entity::City, probability);
+            word
+        };
+        let merged = route.merge(
+            &chars,
+            vec![word(0, 7, 0.2), word(9, 11, 0.2)],
+            vec![word(0, 4, 0.4), word(4, 7, 0.8)],
+        );
+        let cities: Vec<f32> = merged.iter().map(|word| word.probability(Entity::City)).collect();
+        assert_eq!(
+            cities,
+            [0.5, 0.2],
+            "the mean with the surer of two words, and what one of them alone says"
+        );
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl Word {
         Self { start, end, types: [0.0; Entity::ALL.len()], begins: true, entity: None, score: 0.0 }
     }
 
+    /// Sets a probability.
+    #[cfg(test)]
+    pub(super) fn suppose(&mut self, entity: Entity, probability: f32) {
+        self.types[entity as usize] = probability;
+    }
+
     pub(super) fn probability(&self, entity: Entity) -> f32 {
         self.types[entity as usize]
     }
@@ -106,6 +112,17 @@ impl Word {
             }
         }
         best
+    }
+
+    /// Averages what this model and another one think of the word; of several of the other's words, the surest counts.
+    ///
+    /// Measured on `free-g`, `strangers-a`, `mixed-c` and `everyday-e`: the mean leaks about as little as the other model alone and
+    /// redacts less. Taking the other one only where it is sure (0.9) flags more texts without personal data.
+    pub(super) fn blend<'w>(&mut self, others: impl Iterator<Item = &'w Self>) {
+        let Some(other) = others.max_by(|a, b| a.personal().total_cmp(&b.personal())) else { return };
+        for (own, other) in self.types.iter_mut().zip(other.types) {
+            *own = f32::midpoint(*own, other);
+        }
     }
 
     pub(super) fn set(&mut self, entity: Entity, score: f32) {
