@@ -28,8 +28,6 @@ pub struct Route {
     pub(super) second: Vec<Range<usize>>,
     /// Where the second one decides whatever the script of a word.
     owned: Vec<Range<usize>>,
-    /// Whether both have a say about the rest.
-    blended: bool,
 }
 
 /// Whether a letter is of a script that a detector for Latin script cannot read.
@@ -55,12 +53,7 @@ pub fn route(text: &str) -> Option<Route> {
     let whole = 0..chars.len();
     let places = foreign_words(&chars);
     if !places.is_empty() && mostly_foreign(&chars) {
-        return Some(Route {
-            first: Vec::new(),
-            second: vec![whole.clone()],
-            owned: vec![whole],
-            blended: false,
-        });
+        return Some(Route { first: Vec::new(), second: vec![whole.clone()], owned: vec![whole] });
     }
     let both = match language(text) {
         Language::Other => true,
@@ -68,12 +61,7 @@ pub fn route(text: &str) -> Option<Route> {
         Language::English | Language::Unsure => false,
     };
     if both {
-        return Some(Route {
-            first: vec![whole.clone()],
-            second: vec![whole],
-            owned: Vec::new(),
-            blended: true,
-        });
+        return Some(Route { first: vec![whole.clone()], second: vec![whole], owned: Vec::new() });
     }
     if places.is_empty() {
         return None;
@@ -98,7 +86,7 @@ pub fn route(text: &str) -> Option<Route> {
             _ => target.push(range),
         }
     }
-    Some(Route { first, second, owned, blended: false })
+    Some(Route { first, second, owned })
 }
 
 /// Words with letters of another script. A single letter of a script with spaces is a sign: "α = 0.05", "Σ".
@@ -164,17 +152,15 @@ pub fn parts(texts: &[&str], routes: &[Option<Route>]) -> (Parts, Parts) {
 impl Route {
     /// The words of both detectors, in the order of the text, each from the detector that decides about it.
     pub(super) fn merge(&self, text: &[char], mut first: Vec<Word>, second: Vec<Word>) -> Vec<Word> {
-        if self.blended {
-            let mut rest = second.as_slice();
-            for word in &mut first {
-                // Both lists are in the order of the text.
-                let past = rest.iter().take_while(|other| other.end <= word.start).count();
-                rest = &rest[past..];
-                let (start, end) = (word.start, word.end);
-                let others =
-                    rest.iter().take_while(|other| other.start < end).filter(|other| start < other.end);
-                word.blend(others);
-            }
+        // Letters of another script disturb the first detector beside them.
+        let mut rest = second.as_slice();
+        for word in &mut first {
+            // Both lists are in the order of the text.
+            let past = rest.iter().take_while(|other| other.end <= word.start).count();
+            rest = &rest[past..];
+            let (start, end) = (word.start, word.end);
+            let others = rest.iter().take_while(|other| other.start < end).filter(|other| start < other.end);
+            word.blend(others);
         }
         let mut owned = vec![false; text.len()];
         for range in &self.owned {
@@ -239,7 +225,7 @@ mod tests {
         let text = "Bonjour, je vous écris parce que je n'ai pas encore reçu la facture du mois de mars.";
         let route = ranges(text);
         let whole = [Range { start: 0, end: text.chars().count() }];
-        assert!(route.blended && route.first == whole && route.second == whole);
+        assert!(route.first == whole && route.second == whole);
         let chars: Vec<char> = text.chars().collect();
         let word = |start, end, probability| {
             let mut word = Word::for_test(start, end);
