@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use anonymizer::model::{BackendChoice, MODEL, ModelDetector, ModelOptions};
+use anonymizer::scan::TextDetector;
 use sotto_models::linear::dense::DenseBackend;
 use sotto_models::source::ModelSource;
 use sotto_models::split::plan::PlanKind;
 use sotto_pii::detect::{DetectOptions, Detector, Verdict};
+use sotto_storage::NoProgress;
 
 fn source() -> ModelSource {
     ModelSource::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../training/model")).unwrap()
@@ -67,4 +70,31 @@ fn spans_begin_and_end_with_their_values() {
 fn text_without_personal_data_stays() {
     let clean = ["Rest the dough for an hour, then bake it at 200 degrees.", "把鸡蛋打散，加入面粉和牛奶。"];
     assert!(found(&clean).iter().all(Vec::is_empty), "{:?}", found(&clean));
+}
+
+#[test]
+fn the_default_reads_every_script_with_the_detector_that_knows_it() {
+    let open = |options: ModelOptions| {
+        let options = ModelOptions { backend: BackendChoice::Dense, ..options };
+        ModelDetector::open(&options, DetectOptions::default(), &NoProgress).unwrap()
+    };
+    let mut detector = open(ModelOptions::default());
+    let texts = [
+        "您好，我叫王小明，住在杭州市。",
+        "Please call Maria Lopez in Denver, or ask 李秀英 about the invoice of last month.",
+        "Sehr geehrte Frau Kowalczyk, hiermit bestätige ich den Termin am Donnerstag um zehn Uhr.",
+    ];
+    let names = [&["王", "小明"][..], &["Maria", "Lopez", "Denver", "李"], &["Kowalczyk"]];
+    let detection = detector.detect(&texts, &vec![Vec::new(); texts.len()]).unwrap();
+    for ((text, names), spans) in texts.iter().zip(names).zip(&detection.spans) {
+        let chars: Vec<char> = text.chars().collect();
+        let values: Vec<String> = spans.iter().map(|s| chars[s.start..s.end].iter().collect()).collect();
+        for name in names {
+            assert!(values.iter().any(|value| value.contains(name)), "{name} in {text}: {values:?}");
+        }
+    }
+    assert_eq!(detector.unknown_letters(texts[0]).unwrap(), 0);
+    assert_eq!(detector.unknown_letters("Իմ անունը").unwrap(), 8, "Armenian");
+    let mut latin = open(ModelOptions { detector: MODEL.to_owned(), ..ModelOptions::default() });
+    assert_eq!(latin.unknown_letters(texts[0]).unwrap(), 12, "rampart knows Latin script only");
 }

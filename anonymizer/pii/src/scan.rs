@@ -39,7 +39,7 @@ pub trait TextDetector: Send {
     ///
     /// # Errors
     /// If the text cannot be read.
-    fn unknown_letters(&self, text: &str) -> Result<usize> {
+    fn unknown_letters(&mut self, text: &str) -> Result<usize> {
         let _ = text;
         Ok(0)
     }
@@ -175,7 +175,7 @@ impl Scanner {
     ///
     /// # Errors
     /// If a text cannot be read.
-    pub fn unknown_letters(&self, texts: &[&str]) -> Result<usize> {
+    pub fn unknown_letters(&mut self, texts: &[&str]) -> Result<usize> {
         texts.iter().map(|text| self.model.unknown_letters(text)).sum()
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::documents::Format;
-use crate::model::{BackendChoice, MODEL, TAU};
+use crate::model::{BOTH, BackendChoice, TAU};
 
 /// Takes personal data out of texts before they leave, and puts it back into what comes back.
 ///
@@ -51,8 +51,9 @@ pub enum Command {
 /// What is detected, and with which model.
 #[derive(Clone, Debug, Args)]
 pub struct DetectionArgs {
-    /// Token classifier that finds what rules cannot: a built-in model, or a directory with one
-    #[arg(long, env = "SOTTO_ANONYMIZE_DETECTOR", value_name = "MODEL", default_value = MODEL)]
+    /// Token classifier that finds what rules cannot: `rampart` for Latin script, `trained` for 30 languages in their own
+    /// scripts, `auto` for each where it is better, or a directory with one
+    #[arg(long, env = "SOTTO_ANONYMIZE_DETECTOR", value_name = "MODEL", default_value = BOTH)]
     pub detector: String,
 
     /// Where the linear layers run: on a server, encrypted, or here in clear to compare

@@ -97,11 +97,12 @@ fn scanner_without(args: &DetectionArgs, rule: Option<&str>) -> Result<Scanner> 
     let mut options = config.detect_options();
     options.disabled_rules.extend(rule.map(str::to_owned));
     let model = ModelDetector::open(&model_options(args)?, options, &*progress::progress(args.quiet))?;
+    let model = model.reporting(progress::progress(args.quiet));
     Ok(Scanner::new(rules, Box::new(model)))
 }
 
 /// Says how many letters the model cannot read, or refuses the texts for them. Call it before anything is written.
-fn check_scripts(args: &DetectionArgs, scanner: &Scanner, texts: &[&str]) -> Result<()> {
+fn check_scripts(args: &DetectionArgs, scanner: &mut Scanner, texts: &[&str]) -> Result<()> {
     let letters = scanner.unknown_letters(texts)?;
     if letters == 0 {
         return Ok(());

@@ -75,6 +75,7 @@ pub(super) fn scan_thread(args: &DetectionArgs) -> Result<ScanThread> {
         // A number in a field of its own is no less personal for that.
         let detect = DetectOptions { alone: true, ..config.detect_options() };
         let detector = ModelDetector::open(&model, detect, &*progress(quiet))?;
+        let detector = detector.reporting(progress(quiet));
         Ok(Scanner::new(own, Box::new(detector)))
     })
 }

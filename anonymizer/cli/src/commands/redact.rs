@@ -56,7 +56,7 @@ fn one(args: &RedactArgs, rules: &Rules, path: Option<&Path>) -> Result<()> {
     let (mut vault, key) = files::open_vault(&args.vault)?;
     vault.follow(&vault_rules);
     let mut scanner = scanner(&args.detection)?;
-    check_scripts(&args.detection, &scanner, &document.texts())?;
+    check_scripts(&args.detection, &mut scanner, &document.texts())?;
     let found = Document::scan(std::slice::from_mut(&mut document), &mut scanner, rules)?;
     let redacted = document.redact(&found[0], &mut vault)?;
     // Before anything leaves: what cannot be restored later should not have been sent.
@@ -76,7 +76,7 @@ fn several(args: &RedactArgs, rules: &Rules) -> Result<()> {
     let mut columns_seen = rules.names().next().is_none();
     while let Some(mut batch) = work.batch(&args.files) {
         let texts: Vec<&str> = batch.iter().flat_map(|(_, document)| document.texts()).collect();
-        check_scripts(&args.detection, &scanner, &texts)?;
+        check_scripts(&args.detection, &mut scanner, &texts)?;
         let (jobs, mut documents): (Vec<&Job>, Vec<Document>) = batch.drain(..).unzip();
         columns_seen |= check_columns(rules, &documents).is_ok();
         let found = Document::scan(&mut documents, &mut scanner, rules)?;

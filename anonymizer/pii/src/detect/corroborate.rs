@@ -11,15 +11,22 @@ use crate::recognizers::url::{Told, told};
 const SURE: f32 = 0.8;
 /// What the threshold is multiplied by for a name or place that nothing else speaks for.
 const ALONE: f32 = 1.5;
+/// The same for one in small letters: `toml`, `toy`, `daemon` in texts about programs.
+const SMALL: f32 = 2.0;
 
 /// Drops the doubtful spans of a text that has no sure one.
 ///
 /// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
 /// and places from a confidence of 0.8. Doubtful are numbers that only the model takes for identifiers, and names,
 /// places but for states, and phone numbers below 1.5 times `threshold`.
-pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
+///
+/// A name or place in small letters, of a script that has capitals, counts from 2 times `threshold` only.
+pub(super) fn retain(text: &[char], spans: &mut Vec<Span>, threshold: f32) {
     if !spans.iter().any(is_sure) {
-        spans.retain(|span| !is_doubtful(span, threshold * ALONE));
+        spans.retain(|span| {
+            let small = text[span.start].is_lowercase();
+            !is_doubtful(span, threshold * if small { SMALL } else { ALONE })
+        });
     }
 }
 
@@ -50,6 +57,9 @@ pub(crate) fn retain_links(text: &[char], spans: &mut Vec<Span>) {
 
 fn is_sure(span: &Span) -> bool {
     let entity = Entity::from_label(span.label.as_str());
+    if entity.is_some_and(Entity::is_quiet) {
+        return false;
+    }
     match span.source {
         Source::Model => span.score >= SURE && !entity.is_some_and(Entity::is_number),
         Source::Context => true,
@@ -78,7 +88,7 @@ mod tests {
             source: source.clone(),
         };
         let mut spans: Vec<Span> = spans.iter().enumerate().map(span).collect();
-        retain(&mut spans, 0.4);
+        retain(&['X'; 16], &mut spans, 0.4);
         spans.iter().filter_map(|span| Entity::from_label(span.label.as_str())).collect()
     }
 
@@ -106,6 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_small_letters_alone_has_to_be_surer() {
+        let kept = |text: &str| {
+            let label = Entity::GivenName.into();
+            let mut spans = vec![Span { start: 0, end: 4, label, score: 0.7, source: Source::Model }];
+            retain(&text.chars().collect::<Vec<_>>(), &mut spans, 0.4);
+            !spans.is_empty()
+        };
+        assert!(kept("Toml") && kept("李明") && !kept("toml"));
+    }
+
+    #[test]
     fn bare_numbers_and_rare_words_need_company() {
         let number = (Entity::TaxId, Source::Model, 0.9);
         let word = (Entity::City, Source::Model, 0.3);
@@ -118,6 +139,8 @@ mod tests {
         assert_eq!(kept(&[word.clone(), recognized(Entity::IpAddress)]), [Entity::IpAddress]);
         assert_eq!(kept(&[number.clone(), (Entity::Passport, Source::Context, 0.75)]).len(), 2);
         assert_eq!(kept(&[name(0.65)]), [Entity::GivenName]);
+        let company = (Entity::Organization, Source::Model, 0.9);
+        assert_eq!(kept(&[number.clone(), company]), [Entity::Organization], "a company is no person");
         let phone = |score| (Entity::PhoneNumber, Source::Model, score);
         assert_eq!(kept(&[phone(0.9), number.clone()]), [Entity::PhoneNumber]);
         assert_eq!(kept(&[phone(0.4), (Entity::State, Source::Model, 0.3)]), [Entity::State]);

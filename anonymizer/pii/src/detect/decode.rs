@@ -52,19 +52,17 @@ pub fn decode(
     recognized: &[Span],
     threshold: f32,
 ) -> Vec<Span> {
-    decode_without(text, tagset, tokens, recognized, threshold, &BTreeSet::new()).spans
+    decode_words(text, words(text, tagset, tokens), recognized, threshold, &BTreeSet::new()).spans
 }
 
-/// As [`decode`], without some of the rules, and with the rules that decided.
-pub(super) fn decode_without(
+/// As [`decode`], of words, without some of the rules, and with the rules that decided.
+pub(super) fn decode_words(
     text: &[char],
-    tagset: &Tagset,
-    tokens: &[Token],
+    mut words: Vec<Word>,
     recognized: &[Span],
     threshold: f32,
     disabled: &BTreeSet<String>,
 ) -> Decoded {
-    let mut words = words(text, tagset, tokens);
     let believed = |span: &&Span| !context::is_doubtful(text, &words, span);
     let fixed: Vec<Span> = recognized.iter().filter(believed).cloned().collect();
     let fixed = fixed.as_slice();

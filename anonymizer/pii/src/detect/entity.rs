@@ -394,6 +394,12 @@ impl Entity {
         Self::ALL.into_iter().find(is_called)
     }
 
+    /// Whether it is redacted only if the configuration says so: companies and dates, which many texts have that speak of no
+    /// person.
+    pub(super) fn is_quiet(self) -> bool {
+        !self.spec().on_by_default
+    }
+
     /// Whether its values are numbers or codes that identify a person.
     pub(super) fn is_number(self) -> bool {
         self.spec().kind == Kind::Number

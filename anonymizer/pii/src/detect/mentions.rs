@@ -30,16 +30,27 @@ pub(super) fn doubted(text: &[char], words: &mut [Word]) {
     }
 }
 
-/// A word in lower case that is part of a program: `np.arange(`, `do_not_honor`. A sure name stays one before `_`, as in
-/// `maria_lopez.pdf`.
+/// A word that is part of a program: `np.arange(`, `do_not_honor`, `MAX_LEN`, `Cargo.toml`, `mem::swap`, `MerkleHash`. A sure name
+/// stays one before `_`, as in `maria_lopez.pdf`.
 fn is_identifier(text: &[char], word: &Word) -> bool {
     let before = word.start.checked_sub(1).map(|at| text[at]);
     let joined = matches!(before, Some('_' | '>'))
         && word.start >= 2
         && (text[word.start - 2].is_alphanumeric() || matches!(text[word.start - 2], '_' | ')' | '-'));
     let after = text.get(word.end);
-    let part = joined || after == Some(&'_');
-    text[word.start].is_lowercase() && (after == Some(&'(') || part && word.score < UNSURE)
+    let extension = before == Some('.') && word.start >= 2 && text[word.start - 2].is_alphabetic();
+    let part = joined || extension || after == Some(&'_');
+    let own = &text[word.start..word.end];
+    let pathed = text[..word.start].ends_with(&[':', ':']) || text[word.end..].starts_with(&[':', ':']);
+    let small = own[0].is_lowercase() && (after == Some(&'(') || part && word.score < UNSURE);
+    let shouted = part && word.score < UNSURE && own.iter().all(|c| c.is_uppercase());
+    small || shouted || pathed || is_camel_case(own)
+}
+
+/// `MaybeUninit`, and not `McCarney`, `DeShawn` or `MacDonald`.
+fn is_camel_case(word: &[char]) -> bool {
+    let hump = word.windows(2).position(|pair| pair[0].is_lowercase() && pair[1].is_uppercase());
+    hump.is_some_and(|at| at >= 3 && word.iter().all(|c| c.is_alphanumeric()))
 }
 
 /// `make Kawasaki`, `the Wheatstone bridge`: a brand, or a thing after an article.
@@ -317,6 +328,11 @@ mod tests {
         let given = |word| [(word, Entity::GivenName)];
         assert_eq!(refined("def hilbert(n: int) in code", &given("hilbert"), 0.9), "");
         assert_eq!(refined("code do_not_honor", &given("honor"), 0.5), "");
+        assert_eq!(refined("see Cargo.toml", &given("toml"), 0.5), "");
+        assert_eq!(refined("const MAX_LEN: u32", &given("LEN"), 0.5), "");
+        assert_eq!(refined("use mem::Swap now", &given("Swap"), 0.9), "");
+        assert_eq!(refined("a MerkleHash of it", &given("MerkleHash"), 0.9), "");
+        assert_eq!(refined("ask McCarney for it", &given("McCarney"), 0.9), "GIVEN_NAME=McCarney");
         assert_eq!(refined("see maria_lopez.pdf", &given("maria"), 0.9), "GIVEN_NAME=maria");
         assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.5), "");
         assert_eq!(refined("near the Wheatstone bridge", &given("Wheatstone"), 0.9), "GIVEN_NAME=Wheatstone");

@@ -12,12 +12,14 @@ pub mod decode;
 pub mod entity;
 pub mod error;
 mod fields;
+mod language;
 mod mentions;
 mod names;
 pub mod overlap;
 mod postal;
 mod postcodes;
 mod regions;
+pub mod route;
 pub mod rules;
 pub mod span;
 mod sparse;
@@ -31,14 +33,16 @@ pub use span::{Label, Source, Span};
 
 use self::canary::{CANARIES, Canary};
 use self::decode::Decoded;
+use self::route::Route;
 pub use self::rules::Because;
 use self::windows::{Window, centrality, pack, plan};
-use self::words::{Tagset, Token};
+use self::words::{Tagset, Token, Word};
 use rand::RngExt;
 use sotto_models::families::Encoder;
 use sotto_models::linear::{LinearBackend, run_pass};
 use sotto_models::split::client_part::ClientPart;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Tokens of `[CLS]` and `[SEP]`.
 const SPECIAL: usize = 2;
@@ -108,6 +112,39 @@ pub enum Verdict {
     /// A canary came back with wrong labels, or an answer was not a number: nothing may be forwarded on the strength of
     /// this scan.
     CanaryFailed,
+}
+
+/// What a model thinks of the words of texts, before any rule.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    words: Vec<Vec<Word>>,
+    tokens: usize,
+    sent: usize,
+    verdict: Verdict,
+}
+
+impl Reading {
+    /// This reading together with one by the second detector of the parts that `routes` give it.
+    ///
+    /// # Panics
+    /// If the readings and routes are not of the same number of texts.
+    #[must_use]
+    pub fn merge(self, second: Self, texts: &[&str], routes: &[Option<Route>]) -> Self {
+        let lengths = [self.words.len(), second.words.len(), routes.len()];
+        assert_eq!(lengths, [texts.len(); 3], "readings and routes of the same texts");
+        let words = self.words.into_iter().zip(second.words).zip(texts.iter().zip(routes));
+        let words = words.map(|((first, second), (text, route))| match route {
+            Some(route) => route.merge(&text.chars().collect::<Vec<_>>(), first, second),
+            None => first,
+        });
+        let verdict = if self.verdict == Verdict::Sound { second.verdict } else { self.verdict };
+        Self {
+            words: words.collect(),
+            tokens: self.tokens + second.tokens,
+            sent: self.sent + second.sent,
+            verdict,
+        }
+    }
 }
 
 /// The token classifier with its tokenizer. Its linear layers are elsewhere.
@@ -287,12 +324,32 @@ impl Detector {
         backend: &mut dyn LinearBackend,
         between: &mut dyn FnMut(&Self, &mut dyn LinearBackend),
     ) -> Result<Detection, DetectError> {
-        assert_eq!(texts.len(), recognized.len(), "one list of recognized spans per text");
-        let texts =
-            texts.iter().map(|text| tokenize(&self.tokenizer, text)).collect::<Result<Vec<_>, _>>()?;
+        let reading = self.read(texts, None, backend, between)?;
+        Ok(self.judge(texts, recognized, reading))
+    }
+
+    /// Reads texts, or with `parts` the given ranges (code points) of each. What comes of it, [`judge`](Self::judge) says.
+    ///
+    /// # Errors
+    /// As [`detect`](Self::detect).
+    ///
+    /// # Panics
+    /// If there are not as many lists of parts as texts.
+    pub fn read(
+        &self,
+        texts: &[&str],
+        parts: Option<&[Vec<Range<usize>>]>,
+        backend: &mut dyn LinearBackend,
+        between: &mut dyn FnMut(&Self, &mut dyn LinearBackend),
+    ) -> Result<Reading, DetectError> {
+        assert!(parts.is_none_or(|parts| parts.len() == texts.len()), "one list of parts per text");
+        let part = |(index, text): (usize, &&str)| match parts {
+            Some(parts) => tokenize_parts(&self.tokenizer, text, &parts[index]),
+            None => tokenize(&self.tokenizer, text),
+        };
+        let full = texts.iter().enumerate().map(part).collect::<Result<Vec<_>, _>>()?;
         let plans: Vec<Option<sparse::Plan>> =
-            texts.iter().map(|text| sparse::plan(&text.chars, &text.places)).collect();
-        let full: Vec<Tokenized> = texts;
+            full.iter().map(|text| sparse::plan(&text.chars, &text.places)).collect();
         let texts: Vec<Tokenized> =
             full.iter().zip(&plans).map(|(text, plan)| text.read(plan.as_ref())).collect();
         let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
@@ -314,22 +371,33 @@ impl Detector {
                 between(self, backend);
             }
         }
-        let (spans, because) = full
-            .iter()
-            .zip(plans)
-            .zip(scan.probabilities)
-            .zip(recognized)
-            .map(|(((text, plan), probabilities), recognized)| {
-                let read: Vec<Vec<f32>> = probabilities.into_iter().map(|(_, values)| values).collect();
-                let probabilities = match plan {
-                    Some(plan) => plan.spread(text.ids.len(), &read),
-                    None => read,
-                };
-                self.spans(text, probabilities.into_iter(), recognized)
+        let words = full.iter().zip(plans).zip(scan.probabilities).map(|((text, plan), probabilities)| {
+            let read: Vec<Vec<f32>> = probabilities.into_iter().map(|(_, values)| values).collect();
+            let probabilities = match plan {
+                Some(plan) => plan.spread(text.ids.len(), &read),
+                None => read,
+            };
+            self.words(text, probabilities.into_iter())
+        });
+        let words = words.collect();
+        let tokens = full.iter().map(|text| text.ids.len()).sum();
+        Ok(Reading { words, tokens, sent: scan.sent, verdict: scan.verdict })
+    }
+
+    /// What a reading of texts comes to, with the recognizers' spans.
+    ///
+    /// # Panics
+    /// If there are not as many lists of recognized spans as texts.
+    pub fn judge(&self, texts: &[&str], recognized: &[Vec<Span>], reading: Reading) -> Detection {
+        assert_eq!(texts.len(), recognized.len(), "one list of recognized spans per text");
+        let Reading { words, tokens, sent, verdict } = reading;
+        let judged = texts.iter().zip(words).zip(recognized);
+        let (spans, because) = judged
+            .map(|((text, words), recognized)| {
+                self.spans(&text.chars().collect::<Vec<_>>(), words, recognized)
             })
             .unzip();
-        let tokens = full.iter().map(|text| text.ids.len()).sum();
-        Ok(Detection { spans, because, tokens, sent: scan.sent, verdict: scan.verdict })
+        Detection { spans, because, tokens, sent, verdict }
     }
 
     fn run_pass(
@@ -373,7 +441,8 @@ impl Detector {
                 Sequence::Window(window) => scan.take(&windows[*window], rows),
                 Sequence::Canary(canary) => {
                     let Prepared { canary, tokens } = &self.canaries[*canary];
-                    if !canary.holds(&self.decoded(tokens, rows, &[]).spans) {
+                    let words = self.words(tokens, rows);
+                    if !canary.holds(&self.decoded(&tokens.chars, words, &[]).spans) {
                         scan.verdict = Verdict::CanaryFailed;
                     }
                 }
@@ -390,12 +459,7 @@ impl Detector {
         framed
     }
 
-    fn decoded(
-        &self,
-        text: &Tokenized,
-        probabilities: impl Iterator<Item = Vec<f32>>,
-        recognized: &[Span],
-    ) -> Decoded {
+    fn words(&self, text: &Tokenized, probabilities: impl Iterator<Item = Vec<f32>>) -> Vec<Word> {
         let tokens: Vec<Token> = text
             .places
             .iter()
@@ -403,20 +467,19 @@ impl Detector {
             .filter(|((start, end, _), _)| start < end)
             .map(|(&(start, end, word), probabilities)| Token { start, end, word, probabilities })
             .collect();
-        let DetectOptions { threshold, disabled_rules, .. } = &self.options;
-        decode::decode_without(&text.chars, &self.tagset, &tokens, recognized, *threshold, disabled_rules)
+        words::words(&text.chars, &self.tagset, &tokens)
     }
 
-    fn spans(
-        &self,
-        text: &Tokenized,
-        probabilities: impl Iterator<Item = Vec<f32>>,
-        recognized: &[Span],
-    ) -> (Vec<Span>, Vec<Because>) {
-        let Decoded { spans, because } = self.decoded(text, probabilities, recognized);
+    fn decoded(&self, text: &[char], words: Vec<Word>, recognized: &[Span]) -> Decoded {
+        let DetectOptions { threshold, disabled_rules, .. } = &self.options;
+        decode::decode_words(text, words, recognized, *threshold, disabled_rules)
+    }
+
+    fn spans(&self, text: &[char], words: Vec<Word>, recognized: &[Span]) -> (Vec<Span>, Vec<Because>) {
+        let Decoded { spans, because } = self.decoded(text, words, recognized);
         let mut spans = overlap::resolve(spans);
         if !self.options.alone {
-            corroborate::retain(&mut spans, self.options.threshold);
+            corroborate::retain(text, &mut spans, self.options.threshold);
         }
         spans.retain(|span| !self.options.disabled.contains(&span.label));
         (spans, because)
@@ -453,6 +516,33 @@ fn tokenize(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Tokenized, 
     let chars: Vec<char> = text.chars().collect();
     let places = places(&chars, encoding.get_offsets(), encoding.get_word_ids());
     Ok(Tokenized { chars, ids: encoding.get_ids().to_vec(), places })
+}
+
+/// As [`tokenize`], of parts of a text; offsets in code points of the text.
+fn tokenize_parts(
+    tokenizer: &tokenizers::Tokenizer,
+    text: &str,
+    parts: &[Range<usize>],
+) -> Result<Tokenized, DetectError> {
+    let chars: Vec<char> = text.chars().collect();
+    let whole = 0..chars.len();
+    if parts == [whole] {
+        return tokenize(tokenizer, text);
+    }
+    let (mut ids, mut places): (Vec<u32>, Vec<(usize, usize, u32)>) = (Vec::new(), Vec::new());
+    for (index, part) in parts.iter().enumerate() {
+        let piece: String = chars[part.clone()].iter().collect();
+        let read = tokenize(tokenizer, &piece)?;
+        ids.extend(read.ids);
+        // Words of different parts are different words.
+        let shift = (index as u32) << 20;
+        places.extend(
+            read.places
+                .into_iter()
+                .map(|(start, end, word)| (start + part.start, end + part.start, word.wrapping_add(shift))),
+        );
+    }
+    Ok(Tokenized { chars, ids, places })
 }
 
 /// Where tokens are: start, end, and the tokenizer's word. Tokens that hold the space before them lose it, and those that

@@ -63,6 +63,10 @@ pub struct Token {
     pub probabilities: Vec<f32>,
 }
 
+/// Weight of the second model where both read. So large that what it alone is sure of counts in a text without other sure
+/// finds, too (`corroborate`).
+const SECOND: f32 = 0.65;
+
 /// A word with its probability of being of each type.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
@@ -85,13 +89,22 @@ impl Word {
         Self { start, end, types: [0.0; Entity::ALL.len()], begins: true, entity: None, score: 0.0 }
     }
 
+    /// Sets a probability.
+    #[cfg(test)]
+    pub(super) fn suppose(&mut self, entity: Entity, probability: f32) {
+        self.types[entity as usize] = probability;
+    }
+
     pub(super) fn probability(&self, entity: Entity) -> f32 {
         self.types[entity as usize]
     }
 
-    /// Probability of being anything personal.
+    /// Probability of being anything personal. Companies and dates count only for themselves: "May" is no name because it may
+    /// be a month.
     pub(super) fn personal(&self) -> f32 {
-        self.types.iter().sum()
+        let quiet = self.probability(Entity::Organization) + self.probability(Entity::Date);
+        let all: f32 = self.types.iter().sum();
+        if self.best().0.is_quiet() { all } else { all - quiet }
     }
 
     /// The most likely type.
@@ -103,6 +116,14 @@ impl Word {
             }
         }
         best
+    }
+
+    /// Averages what this model and the second one think of the word; of several of the other's words, the surest counts.
+    pub(super) fn blend<'w>(&mut self, others: impl Iterator<Item = &'w Self>) {
+        let Some(other) = others.max_by(|a, b| a.personal().total_cmp(&b.personal())) else { return };
+        for (own, other) in self.types.iter_mut().zip(other.types) {
+            *own = (1.0 - SECOND) * *own + SECOND * other;
+        }
     }
 
     pub(super) fn set(&mut self, entity: Entity, score: f32) {

@@ -120,12 +120,14 @@ impl Phone {
         found.push(Candidate { range, label: Entity::PhoneNumber.into(), score, reason });
     }
 
-    /// A version and its date ("0.10.2 (2022-02-10)"), or a link to a commit ("[0483042](https:").
+    /// A version ("70.0.3538.54-2"), one with its date ("0.10.2 (2022-02-10)"), or a link to a commit ("[0483042](https:").
     fn is_version(&self, text: &str, range: &std::ops::Range<usize>) -> bool {
         let number = &text[range.clone()];
         let opened = number.rfind('(').is_some_and(|at| at > 0 && !number[at..].contains(')'));
         let link = text[range.end..].starts_with("](") || text[..range.start].ends_with("[#");
-        opened || link || self.dated.is_match(number)
+        let groups: Vec<&str> = number.split(['.', '-']).collect();
+        let dotted = number.matches('.').count() >= 3 && groups.iter().any(|group| group.len() == 1);
+        opened || link || dotted || self.dated.is_match(number)
     }
 
     fn is_national(&self, number: &str) -> bool {

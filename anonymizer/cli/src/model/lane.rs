@@ -1,10 +1,8 @@
-//! The token classifier that a scan uses: in clear, in int8, or with its linear layers encrypted on a server.
+//! One token classifier with the backend of its linear layers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::ValueEnum;
-use sotto_client::accounting::{Accounting, Totals};
+use sotto_client::accounting::Accounting;
 use sotto_client::{Connected, RemoteOptions, RoundsPreference, WeightCheck, connect};
 use sotto_engine::backend::{Backend, BackendKind, Int8Backend};
 use sotto_engine::embedded::{Embedded, EmbeddedOptions, LocalModel, local_model};
@@ -12,108 +10,81 @@ use sotto_engine::fetch::ModelRef;
 use sotto_models::linear::LinearBackend;
 use sotto_models::linear::dense::DenseBackend;
 use sotto_models::source::ModelSource;
-use sotto_models::split::ProtocolBinding;
 use sotto_models::split::plan::PlanKind;
-use sotto_models::split::{ClientPart, ServerPart};
+use sotto_models::split::{ClientPart, ProtocolBinding, ServerPart};
+use sotto_pii::detect::route::Parts;
+use sotto_pii::detect::{DetectOptions, Detector, Reading};
+use sotto_protocol::connect_string::ConnectString;
 use sotto_storage::{Cache, FetchProgress};
 
+use super::{BackendChoice, ModelOptions};
 use crate::error::Result;
-use crate::scan::{DetectNow, Health, TextDetector};
-use sotto_pii::detect::{DetectOptions, Detection, Detector, Span};
+use crate::scan::Health;
 
-/// The detector that is used when none is named.
-pub const MODEL: &str = "rampart";
-/// Tokens per batch of masks: a pass of the detector.
-pub const TAU: usize = 256;
-
-/// Where and how the linear layers are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum BackendChoice {
-    /// Here, in clear, in f32
-    Dense,
-    /// Here, in clear, with the server's int8 weights
-    Int8,
-    /// On a server that sees neither text nor labels
-    #[default]
-    Encrypted,
+/// Where a server's model comes from.
+pub(super) enum Served {
+    /// The connect string may name its digest, and its name is that of a built-in model or not known.
+    Named(Option<String>),
+    /// It is another one than the connect string names, with this name.
+    Beside(String),
 }
 
-/// Which model to open, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelOptions {
-    /// The token classifier: the name of a built-in model, a directory, or a hub id.
-    pub detector: String,
-    /// How the linear layers are computed.
-    pub backend: BackendChoice,
-    /// Connect string of the server; without one, the encrypted backend starts its own on this machine.
-    pub server: Option<String>,
-    /// Program whose `serve` subcommand is that server; the running one if absent.
-    pub program: Option<PathBuf>,
-    /// Tokens per batch of masks of a server of one's own.
-    pub tau: usize,
-    /// Whether a server is believed which model it runs, and that it runs it.
-    pub trust_server: bool,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        Self {
-            detector: MODEL.to_owned(),
-            backend: BackendChoice::default(),
-            server: None,
-            program: None,
-            tau: TAU,
-            trust_server: false,
-        }
-    }
-}
-
-/// The token classifier, ready to scan.
-pub struct ModelDetector {
-    detector: Detector,
-    backend: Backend,
-    accounting: Arc<Accounting>,
+/// A model, ready to scan.
+pub(super) struct Lane {
+    pub(super) detector: Detector,
+    pub(super) backend: Backend,
+    pub(super) accounting: Arc<Accounting>,
     embedded: Option<Embedded>,
     /// The server of another machine, to ask whether it is still there.
     server: Option<Arc<str>>,
 }
 
-impl ModelDetector {
-    /// Opens the model: fetches and splits it if this machine has none, starts or reaches the server.
-    ///
-    /// Call it from the thread that will use it: a server of one's own ends with that thread.
+impl Lane {
+    /// Opens `detector`: fetches and splits it if this machine has none, starts or reaches the server.
     ///
     /// # Errors
     /// What fetching, splitting or connecting can fail with.
-    pub fn open(options: &ModelOptions, detect: DetectOptions, progress: &dyn FetchProgress) -> Result<Self> {
+    pub(super) fn open(
+        detector: &str,
+        served: Served,
+        options: &ModelOptions,
+        detect: DetectOptions,
+        progress: &dyn FetchProgress,
+    ) -> Result<Self> {
         let cache = Cache::from_env().map_err(sotto_protocol::Error::from)?;
         match (&options.server, options.backend) {
             (Some(server), BackendChoice::Encrypted) => {
-                // A directory may have any name on the server; its digest is insisted on below.
-                let builtin = matches!(ModelRef::parse(&options.detector)?, ModelRef::Builtin(_));
-                let remote = RemoteOptions {
-                    model: builtin.then(|| options.detector.clone()),
+                let mut connect_string: ConnectString = server.parse()?;
+                let mut remote = RemoteOptions {
                     rounds: RoundsPreference::Only(PlanKind::Plain),
                     check_weights: !options.trust_server,
                     ..RemoteOptions::new(cache.clone())
                 };
-                let mut connected = connect(&server.parse()?, remote, progress)?;
-                if !options.trust_server {
-                    insist(&mut connected, &options.detector, &cache, progress)?;
+                match served {
+                    Served::Named(name) => remote.model = name,
+                    Served::Beside(name) => {
+                        connect_string.model = None;
+                        remote.model = Some(name);
+                        // A model that the server has had for a while only may be new here; its digest is insisted on below.
+                        let trust_server = options.trust_server;
+                        remote.accept_change = Box::new(move |_| !trust_server);
+                    }
                 }
-                let server = Some(server.as_str().into());
+                let mut connected = connect(&connect_string, remote, progress)?;
+                if !options.trust_server {
+                    insist(&mut connected, detector, &cache, progress)?;
+                }
+                let server = Some(connect_string.to_string().as_str().into());
                 Ok(Self { server, ..Self::remote(connected, detect, None)? })
             }
             (_, BackendChoice::Encrypted) => {
-                let local = local(&options.detector, options.tau, &cache, progress)?;
+                let local = local(detector, options.tau, &cache, progress)?;
                 let embedded =
                     EmbeddedOptions { program: options.program.clone(), ..EmbeddedOptions::new(cache) };
                 let (embedded, connected) = Embedded::start(&local, embedded, progress)?;
                 Self::remote(connected, detect, Some(embedded))
             }
-            (_, choice) => {
-                Self::in_clear(choice, &local(&options.detector, options.tau, &cache, progress)?, detect)
-            }
+            (_, choice) => Self::in_clear(choice, &local(detector, options.tau, &cache, progress)?, detect),
         }
     }
 
@@ -150,18 +121,40 @@ impl ModelDetector {
         })
     }
 
-    /// Bytes, round trips and milliseconds of the encrypted linear layers so far; zero in clear.
-    pub fn totals(&self) -> Totals {
-        self.accounting.totals()
+    /// Reads parts of texts; starts a server of one's own again if it has ended meanwhile, and reads them once more.
+    ///
+    /// # Errors
+    /// If nothing is known about the texts.
+    pub(super) fn read(
+        &mut self,
+        texts: &[&str],
+        parts: &Parts,
+        between: &mut dyn FnMut(&Detector, &mut dyn LinearBackend),
+    ) -> sotto_pii::Result<Reading> {
+        match self.detector.read(texts, Some(parts), &mut self.backend, between) {
+            Ok(reading) => Ok(reading),
+            Err(error) if !self.restart()? => Err(error.into()),
+            Err(_) => Ok(self.detector.read(texts, Some(parts), &mut self.backend, &mut |_, _| {})?),
+        }
     }
 
-    /// The detector, and the backend to run it on.
-    pub fn parts_mut(&mut self) -> (&Detector, &mut dyn LinearBackend) {
+    /// The detector and its backend.
+    pub(super) fn lent(&mut self) -> (&Detector, &mut dyn LinearBackend) {
         (&self.detector, &mut self.backend)
     }
 
+    /// Asks whether the server is there; `None` if nothing is asked of one.
+    pub(super) fn health(&self) -> Option<Health> {
+        if let Some(embedded) = &self.embedded {
+            let pulse = embedded.pulse();
+            return Some(Arc::new(move || pulse.answers()));
+        }
+        let server = self.server.clone()?;
+        Some(Arc::new(move || sotto_client::probe(&server).is_ok()))
+    }
+
     /// Whether every value that the server computed fitted the weights, as far as they are checked.
-    fn verdict(&self) -> Result<()> {
+    pub(super) fn verdict(&self) -> Result<()> {
         match self.backend.kind() {
             BackendKind::Remote(remote) => {
                 Ok(remote.check_tally().map_or(Ok(()), |tally| tally.verdict())?)
@@ -199,7 +192,7 @@ fn insist(
     Ok(())
 }
 
-/// The model and its split on this machine.
+/// A model and its split on this machine.
 ///
 /// # Errors
 /// What fetching or splitting can fail with.
@@ -213,48 +206,6 @@ fn local_bound(
     cache: &Cache,
     progress: &dyn FetchProgress,
 ) -> Result<LocalModel> {
-    Ok(local_model(&ModelRef::parse(detector)?, PlanKind::Plain, binding, cache, progress)?)
-}
-
-impl TextDetector for ModelDetector {
-    fn detect(&mut self, texts: &[&str], recognized: &[Vec<Span>]) -> sotto_pii::Result<Detection> {
-        self.detect_in_turns(texts, recognized, &mut |_| {})
-    }
-
-    fn detect_in_turns(
-        &mut self,
-        texts: &[&str],
-        recognized: &[Vec<Span>],
-        between: &mut dyn FnMut(&mut DetectNow<'_>),
-    ) -> sotto_pii::Result<Detection> {
-        let mut other = |detector: &Detector, backend: &mut dyn LinearBackend| {
-            between(&mut |texts, recognized| Ok(detector.detect(texts, recognized, backend)?));
-        };
-        let detection = self.detector.detect_in_turns(texts, recognized, &mut self.backend, &mut other);
-        let detection = match detection {
-            Ok(detection) => detection,
-            Err(error) => {
-                if !self.restart()? {
-                    return Err(error.into());
-                }
-                self.detector.detect(texts, recognized, &mut self.backend)?
-            }
-        };
-        // Not before the pass has ended: when a server is told what it got wrong must not depend on the text.
-        self.verdict()?;
-        Ok(detection)
-    }
-
-    fn unknown_letters(&self, text: &str) -> sotto_pii::Result<usize> {
-        Ok(self.detector.unknown_letters(text)?)
-    }
-
-    fn health(&self) -> Option<Health> {
-        if let Some(embedded) = &self.embedded {
-            let pulse = embedded.pulse();
-            return Some(Arc::new(move || pulse.answers()));
-        }
-        let server = self.server.clone()?;
-        Some(Arc::new(move || sotto_client::probe(&server).is_ok()))
-    }
+    let model = ModelRef::parse(&super::reference(detector, cache)?)?;
+    Ok(local_model(&model, PlanKind::Plain, binding, cache, progress)?)
 }
