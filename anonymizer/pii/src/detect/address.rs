@@ -256,9 +256,9 @@ pub(super) fn prefixed_streets(text: &[char], found: &mut Vec<Found>) {
         if before.last() == Some(&' ') && lexicon().street_prefixes.contains(&word) && free {
             found[i].start = start - length - 1;
         }
-        let behind = lower(&text[end..text.len().min(end + 6)]);
+        let following = lower(&text[end..text.len().min(end + 6)]);
         let Some(marker) =
-            [" no: ", " no. ", ", no. ", " nr. ", " no "].iter().find(|m| behind.starts_with(**m))
+            [" no: ", " no. ", ", no. ", " nr. ", " no "].iter().find(|m| following.starts_with(**m))
         else {
             continue;
         };

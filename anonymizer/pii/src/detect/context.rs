@@ -268,9 +268,9 @@ fn is_amount(text: &[char], value: Value) -> bool {
     if before.is_some_and(|c| matches!(c, '$' | '€' | '£' | '¥')) {
         return true;
     }
-    let behind = &text[value.end..];
-    let decimals = matches!(behind, [',' | '.', c, ..] if c.is_ascii_digit());
-    let unit = behind.iter().find(|c| **c != ' ').is_some_and(|c| matches!(c, '%' | '€' | '°'));
+    let following = &text[value.end..];
+    let decimals = matches!(following, [',' | '.', c, ..] if c.is_ascii_digit());
+    let unit = following.iter().find(|c| **c != ' ').is_some_and(|c| matches!(c, '%' | '€' | '°'));
     let from_decimals = value.start >= 2
         && matches!(text[value.start - 1], ',' | '.')
         && text[value.start - 2].is_ascii_digit();

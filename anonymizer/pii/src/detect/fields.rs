@@ -13,8 +13,8 @@ const REACH: usize = 40;
 pub(super) fn names(text: &[char], words: &mut [Word]) {
     for word in words.iter_mut().filter(|word| word.entity.is_some()) {
         let name: String = text[word.start..word.end].iter().collect();
-        let behind: String = text[word.end..].iter().take(4).collect();
-        let named = behind.starts_with(':') || behind == " ..." || behind.starts_with("...");
+        let following: String = text[word.end..].iter().take(4).collect();
+        let named = following.starts_with(':') || following == " ..." || following.starts_with("...");
         if named && lexicon().column(&name).is_some() {
             word.clear();
         }

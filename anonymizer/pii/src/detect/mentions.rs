@@ -143,8 +143,10 @@ pub(super) fn opposed(text: &[char], words: &mut [Word]) {
     for i in 0..words.len() {
         let follows = |form: &&str| form.chars().eq(text[words[i].end..].iter().copied().take(form.len()));
         let Some(versus) = lexicon().versus.iter().find(follows) else { continue };
-        let behind = words[i].end + versus.len();
-        let Some(j) = (i + 1..words.len().min(i + 5)).find(|&j| words[j].start == behind) else { continue };
+        let following = words[i].end + versus.len();
+        let Some(j) = (i + 1..words.len().min(i + 5)).find(|&j| words[j].start == following) else {
+            continue;
+        };
         let alone = |k: usize, beside: Option<usize>| {
             is_name(&words[k]) && !beside.and_then(|k| words.get(k)).is_some_and(is_name)
         };

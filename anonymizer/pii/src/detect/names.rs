@@ -239,9 +239,9 @@ pub(super) fn common(text: &[char], words: &mut [Word]) {
                 last = next;
                 break;
             }
-            let partners = words.get(next + 1).is_some_and(|behind| {
-                adjoin(text, &words[next], behind)
-                    && lexicon().company_partners.contains(&lower(text, behind))
+            let partners = words.get(next + 1).is_some_and(|following| {
+                adjoin(text, &words[next], following)
+                    && lexicon().company_partners.contains(&lower(text, following))
             });
             if matches!(word.as_str(), "and" | "&" | "und" | "et" | "y") && partners {
                 last = next + 1;
@@ -437,11 +437,11 @@ pub(super) fn particles(text: &[char], words: &mut [Word]) {
         if !is_name(&words[i]) || !lexicon().name_particles.contains(&lower(text, &words[i])) {
             continue;
         }
-        let behind = i > 0 && is_name(&words[i - 1]) && adjoin(text, &words[i - 1], &words[i]);
+        let following = i > 0 && is_name(&words[i - 1]) && adjoin(text, &words[i - 1], &words[i]);
         let before = words
             .get(i + 1)
             .is_some_and(|next| next.entity == Some(Entity::Surname) && adjoin(text, &words[i], next));
-        if !behind && !before {
+        if !following && !before {
             words[i].clear();
         }
     }

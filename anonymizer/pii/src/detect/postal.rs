@@ -49,8 +49,8 @@ fn dated(text: &[char], words: &mut [Word], i: usize) {
     let day = lexicon().letter_dating.iter().find_map(|word| rest.strip_prefix(word)?.strip_prefix(' '));
     let Some(day) = day else { return };
     let number = day.chars().take_while(char::is_ascii_digit).count();
-    let behind = day[number..].trim_start_matches(['.', ' ']);
-    let month = behind.starts_with(char::is_alphabetic);
+    let following = day[number..].trim_start_matches(['.', ' ']);
+    let month = following.starts_with(char::is_alphabetic);
     if (1..=2).contains(&number) && month && words[i].probability(Entity::City) >= PLACED {
         set(&mut words[i], Entity::City);
     }
@@ -120,7 +120,7 @@ fn prefixed(text: &[char], words: &mut [Word], i: usize) {
         .rev()
         .find(|&j| text[words[j].start] != ',')
         .filter(|&j| number(j) && text[words[j].end..words[i].start].iter().all(|c| matches!(c, ' ' | ',')));
-    let behind =
+    let following =
         (last + 1..words.len().min(last + 4)).find(|&j| text[words[j].start].is_ascii_digit()).filter(|&j| {
             let gap = &text[words[last].end..words[j].start];
             number(j)
@@ -129,7 +129,7 @@ fn prefixed(text: &[char], words: &mut [Word], i: usize) {
                 && gap.contains(&' ')
                 && gap.iter().all(|c| matches!(c, ' ' | ',' | '.' | 'n' | 'N' | '°' | 'º' | 'o'))
         });
-    let Some(number) = in_front.or(behind) else { return };
+    let Some(number) = in_front.or(following) else { return };
     if suspected(&words[i..=last]) {
         set(&mut words[number], Entity::BuildingNumber);
         words[i..=last].iter_mut().for_each(|word| set(word, Entity::StreetName));
@@ -146,9 +146,9 @@ fn compound(text: &[char], words: &mut [Word], i: usize) {
     {
         return;
     }
-    let behind = (i + 1 < words.len() && gap(text, words, i + 1) == [' ']).then_some(i + 1);
+    let following = (i + 1 < words.len() && gap(text, words, i + 1) == [' ']).then_some(i + 1);
     let in_front = (i > 0 && gap(text, words, i) == [' ']).then(|| i - 1);
-    let number = [behind, in_front].into_iter().flatten().find(|&j| is_house_number(text, &words[j]));
+    let number = [following, in_front].into_iter().flatten().find(|&j| is_house_number(text, &words[j]));
     if let Some(number) = number {
         set(&mut words[number], Entity::BuildingNumber);
         set(&mut words[i], Entity::StreetName);

@@ -368,8 +368,8 @@ fn copied(text: &[char]) -> Vec<Row> {
             continue;
         };
         at = end;
-        let mut behind = end..text.len().min(end + COPY_REACH);
-        let Some(line_end) = behind.find(|&i| text[i] == '\n') else { continue };
+        let mut following = end..text.len().min(end + COPY_REACH);
+        let Some(line_end) = following.find(|&i| text[i] == '\n') else { continue };
         if !word_at(text, skip_space(text, end), "from") {
             continue;
         }

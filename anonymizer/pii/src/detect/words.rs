@@ -142,14 +142,14 @@ pub(super) fn words(text: &[char], tagset: &Tagset, tokens: &[Token]) -> Vec<Wor
     let mut at = 0;
     let mut first = 0;
     while at < groups.len() {
-        let mut behind = at + 1;
-        while let Some(taken) = joined(text, &groups[behind - 1..]) {
-            behind += taken;
+        let mut following = at + 1;
+        while let Some(taken) = joined(text, &groups[following - 1..]) {
+            following += taken;
         }
-        let count = groups[at..behind].iter().map(|group| group.len()).sum::<usize>();
+        let count = groups[at..following].iter().map(|group| group.len()).sum::<usize>();
         words.push(word(tagset, &tokens[first..first + count]));
         first += count;
-        at = behind;
+        at = following;
     }
     words
 }
@@ -167,11 +167,11 @@ fn joined(text: &[char], groups: &[&[Token]]) -> Option<usize> {
     if before.is_alphanumeric() && joint.is_alphanumeric() {
         return (!is_unspaced(before) && !is_unspaced(joint)).then_some(1);
     }
-    let behind = groups.get(2)?.first()?.start;
-    if next_end != start + 1 || behind != next_end || behind >= text.len() {
+    let following = groups.get(2)?.first()?.start;
+    if next_end != start + 1 || following != next_end || following >= text.len() {
         return None;
     }
-    let after = text[behind];
+    let after = text[following];
     let joins = match joint {
         '-' | '\u{2010}' | '\u{2011}' => before.is_alphanumeric() && after.is_alphanumeric(),
         '\'' | '\u{2019}' => before.is_alphabetic() && after.is_alphabetic(),

@@ -61,7 +61,8 @@ struct Served {
 fn session(to: &ConnectString, model: &SmallModel, cache: &Cache) -> sotto_protocol::Result<Session> {
     let options =
         RemoteOptions { client_directory: Some(model.client()), ..RemoteOptions::new(cache.clone()) };
-    let Connected { backend, part, accounting, .. } = connect(to, options, &NoProgress)?;
+    let Connected { backend, part, accounting, .. } =
+        connect::<sotto_models::split::ClientPart>(to, options, &NoProgress)?;
     let decoder = part.causal_model(HeadPrecision::default())?;
     let template = Some(part.template()?);
     let backend = Backend::new(BackendKind::Remote(Box::new(backend)));
