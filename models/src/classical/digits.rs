@@ -111,7 +111,8 @@ pub fn rounded(products: &[f32]) -> (Vec<f64>, bool) {
     let integers = products.iter().map(|&product| {
         let product = f64::from(product);
         let integer = product.round();
-        doubtful |= !((product - integer).abs() <= 0.25);
+        // Not a number is as far from one as can be.
+        doubtful |= product.is_nan() || (product - integer).abs() > 0.25;
         integer
     });
     (integers.collect(), doubtful)
