@@ -11,22 +11,15 @@ use crate::recognizers::url::{Told, told};
 const SURE: f32 = 0.8;
 /// What the threshold is multiplied by for a name or place that nothing else speaks for.
 const ALONE: f32 = 1.5;
-/// The same for one in small letters: `toml`, `toy`, `daemon` in texts about programs.
-const SMALL: f32 = 2.0;
 
 /// Drops the doubtful spans of a text that has no sure one.
 ///
 /// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
 /// and places from a confidence of 0.8. Doubtful are numbers that only the model takes for identifiers, and names,
 /// places but for states, and phone numbers below 1.5 times `threshold`.
-///
-/// A name or place in small letters, of a script that has capitals, counts from 2 times `threshold` only.
-pub(super) fn retain(text: &[char], spans: &mut Vec<Span>, threshold: f32) {
+pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
     if !spans.iter().any(is_sure) {
-        spans.retain(|span| {
-            let small = text[span.start].is_lowercase();
-            !is_doubtful(span, threshold * if small { SMALL } else { ALONE })
-        });
+        spans.retain(|span| !is_doubtful(span, threshold * ALONE));
     }
 }
 
@@ -88,7 +81,7 @@ mod tests {
             source: source.clone(),
         };
         let mut spans: Vec<Span> = spans.iter().enumerate().map(span).collect();
-        retain(&['X'; 16], &mut spans, 0.4);
+        retain(&mut spans, 0.4);
         spans.iter().filter_map(|span| Entity::from_label(span.label.as_str())).collect()
     }
 
@@ -113,17 +106,6 @@ mod tests {
         assert!(!kept("https://annlee.example/about", None));
         assert!(kept("https://annlee.example/about", Some(Entity::Email)));
         assert!(!kept("https://annlee.example/about", Some(Entity::IpAddress)));
-    }
-
-    #[test]
-    fn a_name_in_small_letters_alone_has_to_be_surer() {
-        let kept = |text: &str| {
-            let label = Entity::GivenName.into();
-            let mut spans = vec![Span { start: 0, end: 4, label, score: 0.7, source: Source::Model }];
-            retain(&text.chars().collect::<Vec<_>>(), &mut spans, 0.4);
-            !spans.is_empty()
-        };
-        assert!(kept("Toml") && kept("李明") && !kept("toml"));
     }
 
     #[test]
