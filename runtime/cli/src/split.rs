@@ -72,7 +72,7 @@ pub struct SplitArgs {
 /// Writes the split and prints one line per model digest to `out`.
 ///
 /// # Errors
-/// What fetching, reading, splitting or preparing fails with; [`Error::Usage`](crate::Error::Usage) on a tau without parameters.
+/// What fetching, reading, splitting or preparing fails with; [`Error::Usage`] on a tau without parameters.
 pub fn run(args: &SplitArgs, out: &mut impl std::io::Write) -> Result<()> {
     let bars = Bars::new(args.quiet);
     let file = Path::new(&args.model);
