@@ -59,8 +59,10 @@ impl Drafting {
     /// For a new conversation; `steady` if nothing that the server sees may follow the text: then there are no drafts, since
     /// the number of passes tells how many of them were right.
     pub(super) fn drafter(&self, steady: bool) -> Drafter {
+        let source = if steady { Source::Off } else { self.source.clone() };
         Drafter {
-            source: if steady { Source::Off } else { self.source.clone() },
+            worth: Worth::beginning(matches!(source, Source::Model(_))),
+            source,
             length: match self.length {
                 // What is padded gives its text away to nobody, so not to a length either.
                 DraftLength::Auto if steady => DraftLength::Steady,
@@ -71,7 +73,6 @@ impl Drafting {
             lookup: Lookup::default(),
             read: 0,
             memory: DraftMemory::default(),
-            worth: Worth::default(),
         }
     }
 }
@@ -156,13 +157,15 @@ impl Drafter {
     pub(super) fn draft(&mut self, text: &[u32], room: usize) -> Result<Vec<u32>> {
         let longest = self.longest();
         if self.length == DraftLength::Steady && self.worth.wants_shadow() && longest > 0 {
-            let shadow = self.lookup.draft(longest).tokens;
+            let shadow = self.guess(text, longest)?;
             self.worth.shadow(shadow);
         }
         let length = self.length().min(room);
-        if length == 0 {
-            return Ok(Vec::new());
-        }
+        if length == 0 { Ok(Vec::new()) } else { self.guess(text, length) }
+    }
+
+    /// `length` tokens from the source; fewer where their number may follow the text.
+    fn guess(&mut self, text: &[u32], length: usize) -> Result<Vec<u32>> {
         if let Source::Model(model) = &self.source {
             let mut drafted = lock(model).draft(&mut self.memory, text, length)?;
             if drafted.len() < length && self.length != DraftLength::Auto {

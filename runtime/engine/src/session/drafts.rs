@@ -26,8 +26,8 @@ const DECISION_EVERY: usize = 16;
 /// How many tokens are drafted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DraftLength {
-    /// As many as the link is worth, chosen once per session, and the same in every pass that has any. A text begins without;
-    /// whether they would pay, or still do, is decided after some 6 passes, some 8 more, and then every 16.
+    /// As many as the link is worth, chosen once per session, and the same in every pass that has any. A text begins without, unless a
+    /// model drafts; whether they would pay, or still do, is decided after some 6 passes, some 8 more, and then every 16.
     #[default]
     Steady,
     /// As many as the text suggests, in every pass anew: tells the server where the text repeats itself.
@@ -197,8 +197,9 @@ impl Lookup {
 
 /// Whether drafts are sent, in sessions whose length of drafts is steady.
 ///
-/// A text begins without drafts: what would have been drafted is compared with the tokens that come, which costs nothing and
-/// shows the server nothing. Drafts are sent once that comparison says that they pay, and until they no longer do.
+/// With drafts from the text, a text begins without: what would have been drafted is compared with the tokens that come, which
+/// costs nothing and shows the server nothing. Drafts are sent once that comparison says that they pay, and until they no
+/// longer do. A model's drafts are mostly right and cost work either way, so they are sent from the beginning.
 #[derive(Default)]
 pub(super) struct Worth {
     on: bool,
@@ -222,6 +223,11 @@ enum Stretch {
 }
 
 impl Worth {
+    /// For a text that begins with drafts, or without.
+    pub(super) fn beginning(on: bool) -> Self {
+        Self { on, ..Self::default() }
+    }
+
     /// Whether drafts are sent now.
     pub(super) fn is_on(&self) -> bool {
         self.on
@@ -334,6 +340,17 @@ mod tests {
         let tokens = tokens_until_on(&mut worth, &[1, 2, 3, 9], 100);
         // Whole passes are imagined, so a decision may come up to a draft later.
         assert!((FIRST_DECISION..FIRST_DECISION + 4).contains(&tokens), "{tokens}");
+    }
+
+    #[test]
+    fn a_text_may_begin_with_drafts_and_loses_them_if_they_are_wrong() {
+        let mut worth = Worth::beginning(true);
+        for _ in 0..FIRST_DECISION {
+            assert!(worth.is_on());
+            worth.sent(0);
+            worth.decide(3, 0.08);
+        }
+        assert!(!worth.is_on());
     }
 
     #[test]
