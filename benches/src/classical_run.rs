@@ -127,6 +127,7 @@ fn measure(data: &str, model: &str, trained: &Value, singles: usize) -> anyhow::
     let predictions = ours.predict(&rows, &mut |_| ())?;
     let whole = millis(start.elapsed());
     let spent = ours.totals() - before;
+    ours.verdict()?;
     let got = classes(&ours, &predictions)?;
     let same = |other: &[i64]| got.iter().zip(other).filter(|(a, b)| a == b).count();
     Ok(Row {

@@ -4,13 +4,13 @@
 
 use candle_core::Tensor;
 use proptest::prelude::*;
+use sotto_models::Result;
 use sotto_models::classical::part::{SplitPredictor, is_predictor};
 use sotto_models::classical::trees::{Ensemble, Missing, Node, Precision};
 use sotto_models::classical::{Model, Output, Prediction, PredictorPart, import, split, split_to};
 use sotto_models::linear::LinearBackend;
 use sotto_models::linear::dense::DenseBackend;
 use sotto_models::split::{LinearPart, ProtocolBinding, ServerPart};
-use sotto_models::{Error, Result};
 use std::path::{Path, PathBuf};
 
 fn directory() -> PathBuf {
@@ -97,7 +97,9 @@ fn predictions_are_those_of_the_library_in_clear_and_in_rounds() {
             rows.iter().map(|row| model.output().prediction(&model.sums(row))).collect();
         compare(&name, &labels, &clear, 1e-5);
         let pass: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
-        let predicted = parts.client.predictor.predict(&mut backend(&parts), &pass).unwrap();
+        let (sums, exact) = parts.client.predictor.sums(&mut backend(&parts), &pass).unwrap();
+        assert!(exact, "{name}");
+        let predicted: Vec<Prediction> = sums.iter().map(|sums| model.output().prediction(sums)).collect();
         // Networks compute with weights of 16 bits, trees with values of 24.
         compare(&name, &labels, &predicted, if parts.client.predictor.reads_missing() { 1e-5 } else { 3e-4 });
     }
@@ -166,30 +168,38 @@ impl LinearBackend for Lying {
 }
 
 #[test]
-fn products_that_are_no_integers_are_reported_after_all_traffic() {
+fn products_that_no_model_gives_are_noticed_and_change_nothing_that_is_sent() {
     let parts = split(&import(directory().join("xgb-binary.json")).unwrap(), &mut random(1)).unwrap();
     let rows = rows("xgb-binary");
     let pass: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
     for (in_round, by, fails) in [(0, 0.4, true), (1, 0.4, true), (0, 1.0, true), (0, 0.01, false)] {
         let mut lying = Lying { honest: backend(&parts), in_round, by, rounds: Vec::new() };
-        let outcome = parts.client.predictor.predict(&mut lying, &pass);
-        assert_eq!(matches!(outcome, Err(Error::Inexact)), fails, "{in_round} {by}");
+        let (_, exact) = parts.client.predictor.sums(&mut lying, &pass).unwrap();
+        assert_eq!(exact, !fails, "{in_round} {by}");
         assert_eq!(lying.rounds, [0, 1], "what the server sees does not depend on what it said");
     }
+    // A network goes on with what is no number, too.
+    let parts = split(&import(directory().join("mlp.onnx")).unwrap(), &mut random(1)).unwrap();
+    let rows = self::rows("mlp");
+    let pass: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
+    let mut lying = Lying { honest: backend(&parts), in_round: 0, by: f32::INFINITY, rounds: Vec::new() };
+    let (_, sound) = parts.client.predictor.sums(&mut lying, &pass).unwrap();
+    assert!(!sound);
+    assert_eq!(lying.rounds, [0, 1, 2]);
 }
 
 #[test]
 fn rows_that_do_not_fit_are_refused() {
     let trees = split(&import(directory().join("xgb-binary.json")).unwrap(), &mut random(1)).unwrap();
     let short = [0.0; 3];
-    let error = trees.client.predictor.predict(&mut backend(&trees), &[&short]).unwrap_err().to_string();
+    let error = trees.client.predictor.sums(&mut backend(&trees), &[&short]).unwrap_err().to_string();
     assert!(error.contains("30") && error.contains('3'), "{error}");
     let network = split(&import(directory().join("linear.onnx")).unwrap(), &mut random(1)).unwrap();
     let missing = [f64::NAN; 10];
-    let error =
-        network.client.predictor.predict(&mut backend(&network), &[&missing]).unwrap_err().to_string();
+    let error = network.client.predictor.sums(&mut backend(&network), &[&missing]).unwrap_err().to_string();
     assert!(error.contains("missing"), "{error}");
-    assert_eq!(network.client.predictor.predict(&mut backend(&network), &[]).unwrap(), []);
+    let (none, exact) = network.client.predictor.sums(&mut backend(&network), &[]).unwrap();
+    assert!(none.is_empty() && exact);
 }
 
 /// A tree of up to `depth` levels from a list of choices.
@@ -250,7 +260,8 @@ proptest! {
         let pass: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
         let expected: Vec<Vec<f64>> = rows.iter().map(|row| model.sums(row)).collect();
         let parts = split(&Model::Trees(model), &mut random(seed ^ 1)).unwrap();
-        let got = parts.client.predictor.sums(&mut backend(&parts), &pass).unwrap();
+        let (got, exact) = parts.client.predictor.sums(&mut backend(&parts), &pass).unwrap();
+        prop_assert!(exact);
         for (row, (got, expected)) in got.iter().flatten().zip(expected.iter().flatten()).enumerate() {
             prop_assert!((got - expected).abs() <= 1e-4, "{row}: {got} is not {expected}");
         }

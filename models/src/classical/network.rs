@@ -246,14 +246,19 @@ impl Layers {
         Ok(())
     }
 
-    /// The last layer's values of each row.
+    /// The last layer's values of each row, and whether all values were numbers. One that is not, as only a lying server makes
+    /// it, is taken for 0 and the pass goes on: what a server sees must not depend on it.
     ///
     /// # Errors
     /// Those of the backend.
-    pub(super) fn predict(&self, backend: &mut dyn LinearBackend, rows: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
+    pub(super) fn predict(
+        &self,
+        backend: &mut dyn LinearBackend,
+        rows: &[&[f64]],
+    ) -> Result<(Vec<Vec<f64>>, bool)> {
         let tokens = rows.len();
         let mut x: Vec<f32> = rows.iter().flat_map(|row| row.iter().map(|&value| value as f32)).collect();
-        let mut out = Vec::new();
+        let (mut out, mut sound) = (Vec::new(), true);
         for (index, layer) in self.layers.iter().enumerate() {
             let products = product(backend, index, std::mem::take(&mut x), tokens, layer.inputs)?;
             let rows = products.chunks_exact(layer.bias.len() * DIGITS.count);
@@ -267,7 +272,10 @@ impl Layers {
                 })
                 .collect::<Vec<Vec<f64>>>();
             x = out.iter().flatten().map(|&value| value as f32).collect();
+            for value in x.iter_mut().filter(|value| !value.is_finite()) {
+                (*value, sound) = (0.0, false);
+            }
         }
-        Ok(out)
+        Ok((out, sound))
     }
 }

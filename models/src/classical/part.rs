@@ -2,7 +2,7 @@
 
 use super::network::{Layers, Network};
 use super::trees::{Ensemble, Trees};
-use super::{MAX_FILE_BYTES, Output, Prediction, lightgbm, network, onnx, trees, xgboost};
+use super::{MAX_FILE_BYTES, Output, lightgbm, network, onnx, trees, xgboost};
 use crate::families::FamilyId;
 use crate::limits::MAX_JSON_BYTES;
 use crate::linear::quantize::{QuantizedRound, RoundScales};
@@ -163,21 +163,14 @@ impl Predictor {
         Ok(())
     }
 
-    /// Predicts some rows in one pass: `[rows][features]`.
+    /// The sums of some rows in one pass, `[rows][features]`, and whether the server's products were what its model can give.
+    /// If they were not, the sums are worth nothing; that depends on decrypted values, so it is to be told
+    /// ([`Error::Inexact`]) when all traffic has ended, and to the local user alone. [`output`](Self::output) makes
+    /// predictions of the sums.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for a row of another length or a value that cannot be read, [`Error::Inexact`], and those of
-    /// the backend.
-    pub fn predict(&self, backend: &mut dyn LinearBackend, rows: &[&[f64]]) -> Result<Vec<Prediction>> {
-        let sums = self.sums(backend, rows)?;
-        Ok(sums.iter().map(|sums| self.output.prediction(sums)).collect())
-    }
-
-    /// The sums of some rows in one pass.
-    ///
-    /// # Errors
-    /// As [`predict`](Self::predict).
-    pub fn sums(&self, backend: &mut dyn LinearBackend, rows: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
+    /// [`Error::OutOfRange`] for a row of another length or a value that cannot be read, and those of the backend.
+    pub fn sums(&self, backend: &mut dyn LinearBackend, rows: &[&[f64]]) -> Result<(Vec<Vec<f64>>, bool)> {
         let width = self.features().len();
         for row in rows {
             if row.len() != width {
@@ -195,7 +188,7 @@ impl Predictor {
             }
         }
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), true));
         }
         run_pass(backend, rows.len(), |backend| match &self.kind {
             Kind::Trees(trees) => trees.predict(backend, rows),

@@ -512,12 +512,16 @@ impl Trees {
         code
     }
 
-    /// The sums of each row. Both rounds of a pass are made whatever the first one says, so that what a server sees does not
-    /// depend on it; what is wrong is reported after the second.
+    /// The sums of each row, and whether all products were integers and each tree had one leaf. Both rounds of a pass are made
+    /// whatever the first one says, so that what a server sees does not depend on it.
     ///
     /// # Errors
-    /// Those of the backend, and [`Error::Inexact`] if a product was not near an integer or a tree had not one leaf.
-    pub(super) fn predict(&self, backend: &mut dyn LinearBackend, rows: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
+    /// Those of the backend.
+    pub(super) fn predict(
+        &self,
+        backend: &mut dyn LinearBackend,
+        rows: &[&[f64]],
+    ) -> Result<(Vec<Vec<f64>>, bool)> {
         let tokens = rows.len();
         let codes: Vec<f32> = rows.iter().flat_map(|row| self.code(row)).collect();
         let counts = product(backend, 0, codes, tokens, self.bits())?;
@@ -545,7 +549,7 @@ impl Trees {
                 .collect(),
             );
         }
-        if wrong { Err(Error::Inexact) } else { Ok(out) }
+        Ok((out, !wrong))
     }
 }
 

@@ -53,6 +53,7 @@ fn models_exit_code(error: &sotto_models::Error) -> u8 {
         | sotto_models::Error::TensorShape { .. }
         | sotto_models::Error::Tokenizer { .. }
         | sotto_models::Error::Limit { .. } => 6,
+        sotto_models::Error::Inexact => 5,
         sotto_models::Error::ContextFull { .. } | sotto_models::Error::Sampling { .. } => 2,
         _ => 1,
     }

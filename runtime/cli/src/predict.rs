@@ -20,7 +20,7 @@ use super::output;
 use super::progress::Bars;
 
 /// Rows that are in memory at a time, and predicted together.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1024;
 
 /// Longest line of a CSV file, as bytes of a record.
 const MAX_RECORD_BYTES: usize = 4 << 20;
@@ -136,23 +136,29 @@ pub fn run(args: &PredictArgs, out: &mut impl Write) -> Result<()> {
         if chunk.is_empty() {
             break;
         }
-        for prediction in predictor.predict(&chunk, &mut |done| bars.position((rows + done) as u64))? {
+        let predicted = predictor.predict(&chunk, &mut |done| bars.position((rows + done) as u64))?;
+        rows += chunk.len();
+        if predictor.verdict().is_err() {
+            // Nothing more is printed, and all rows are still sent: a server that lied must not see that it was noticed.
+            continue;
+        }
+        for prediction in predicted {
             if args.json {
                 predictions.push(value(&prediction, &labels));
                 if args.proba {
                     probabilities.push(json!(of_classes(&prediction)?));
                 }
             } else {
-                if rows == 0 && predictions.is_empty() {
+                if predictions.is_empty() {
                     output::line(out, &header(&prediction, args.proba, &labels))?;
                     predictions.push(json!(true));
                 }
                 output::line(out, &line(&prediction, args.proba, &labels)?)?;
             }
         }
-        rows += chunk.len();
     }
     bars.end();
+    predictor.verdict()?;
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         let totals = predictor.totals();

@@ -2,8 +2,9 @@
 
 mod client_support;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use client_support::{Serving, errors, json, sotto, with_input};
 
@@ -197,4 +198,47 @@ fn what_does_not_fit_is_named() {
     let output = predict("linear.onnx", &table(&format!("{head}\n")), &["--backend", "int8", "--json"]);
     assert!(output.status.success(), "{}", errors(&output));
     assert_eq!(json(&output)["rows"], 0);
+}
+
+/// Adds one to the first weight of every row of a matrix.
+fn change_first_column(server: &Path, matrix: &str) {
+    let path = server.join("weights.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+    let start = 8 + header + number(&index[matrix]["data_offsets"][0]);
+    let (rows, columns) = (number(&index[matrix]["shape"][0]), number(&index[matrix]["shape"][1]));
+    for row in 0..rows {
+        let weight = &mut bytes[start + row * columns];
+        *weight = weight.cast_signed().wrapping_add(1).cast_unsigned();
+    }
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_lying_server_is_named_after_all_rows_were_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let split =
+        sotto().arg("split").arg(data("xgb-binary.json")).arg("--out").arg(dir.path()).output().unwrap();
+    assert!(split.status.success(), "{}", errors(&split));
+    change_first_column(&dir.path().join("server/plain"), "leaves");
+    let server = Serving::start(dir.path());
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = sotto();
+    command.env("SOTTO_CACHE", cache.path());
+    command.args(["predict", "--quiet", "--server", &server.connect, "--input", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // More than a client that stopped at the first lie would have read, and a pipe would hold.
+    let table = std::fs::read_to_string(data("xgb-binary.csv")).unwrap();
+    let (head, rows) = table.split_once('\n').unwrap();
+    let long = format!("{head}\n{}", rows.repeat(1500_usize.div_ceil(rows.lines().count())));
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(long.as_bytes()).expect("the client reads on");
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", errors(&output));
+    assert!(errors(&output).contains("do not trust"), "{}", errors(&output));
+    assert!(output.stdout.is_empty(), "nothing of it is printed");
 }

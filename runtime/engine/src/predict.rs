@@ -10,7 +10,9 @@
 //! let file = Some("model.json".as_ref());
 //! let mut predictor = OpenPredictor::open(file, &BackendSpec::Embedded, options, &NoProgress)?;
 //! let rows = vec![vec![0.5; predictor.predictor().features().len()]];
-//! println!("{:?}", predictor.predict(&rows, &mut |_| ())?);
+//! let predictions = predictor.predict(&rows, &mut |_| ())?;
+//! predictor.verdict()?;
+//! println!("{predictions:?}");
 //! # Ok::<(), sotto_protocol::Error>(())
 //! ```
 
@@ -79,6 +81,8 @@ pub struct OpenPredictor {
     how: How,
     accounting: Arc<Accounting>,
     description: String,
+    /// Whether all products so far were what the model can give.
+    sound: bool,
     /// Dropped after the backend.
     _server: Option<Embedded>,
 }
@@ -120,6 +124,7 @@ impl OpenPredictor {
                 how: How::Rounds(backend),
                 accounting: connected.accounting,
                 description,
+                sound: true,
                 _server: None,
             });
         }
@@ -159,7 +164,7 @@ impl OpenPredictor {
 
     fn here(part: PredictorPart, how: How, name: &str, what: &str) -> Self {
         let description = format!("{name} on this machine, {what}");
-        Self { part, how, accounting: Arc::default(), description, _server: None }
+        Self { part, how, accounting: Arc::default(), description, sound: true, _server: None }
     }
 
     fn embedded(local: &LocalModel, options: PredictOptions, progress: &dyn FetchProgress) -> Result<Self> {
@@ -179,6 +184,7 @@ impl OpenPredictor {
             how: How::Rounds(Backend::new(BackendKind::Remote(Box::new(connected.backend)))),
             accounting: connected.accounting,
             description: format!("{} on this machine, encrypted", local.name),
+            sound: true,
             _server: Some(server),
         })
     }
@@ -217,7 +223,17 @@ impl OpenPredictor {
         }
     }
 
-    /// Predicts `rows`, in as many passes as masks allow for; `done` hears after each how many rows there are.
+    /// Whether the server's products so far were what its model can give. It depends on decrypted values: ask when all
+    /// traffic has ended, and tell nobody but the local user.
+    ///
+    /// # Errors
+    /// [`sotto_models::Error::Inexact`] if not: no prediction since the model was opened is to be trusted.
+    pub fn verdict(&self) -> Result<()> {
+        if self.sound { Ok(()) } else { Err(Error::Models(sotto_models::Error::Inexact)) }
+    }
+
+    /// Predicts `rows`, in as many passes as masks allow for; `done` hears after each how many rows there are. Ask for the
+    /// [`verdict`](Self::verdict) after the last call, before anything is done with the predictions.
     ///
     /// # Errors
     /// A row that does not fit the features, and whatever a backend reports.
@@ -243,8 +259,9 @@ impl OpenPredictor {
             let rest = &rows[predictions.len()..];
             let count = backend.pass_tokens(rest.len().min(MAX_PASS_ROWS));
             let pass: Vec<&[f64]> = rest[..count].iter().map(Vec::as_slice).collect();
-            let predicted = self.part.predictor.predict(backend, &pass).map_err(backend_error)?;
-            predictions.extend(predicted);
+            let (sums, sound) = self.part.predictor.sums(backend, &pass).map_err(backend_error)?;
+            self.sound &= sound;
+            predictions.extend(sums.iter().map(|sums| output.prediction(sums)));
             done(predictions.len());
         }
         Ok(predictions)
