@@ -11,16 +11,41 @@ use crate::recognizers::url::{Told, told};
 const SURE: f32 = 0.8;
 /// What the threshold is multiplied by for a name or place that nothing else speaks for.
 const ALONE: f32 = 1.5;
+/// The same for one in small letters: `toml`, `toy`, `daemon` in texts about programs.
+const SMALL: f32 = 2.0;
 
 /// Drops the doubtful spans of a text that has no sure one.
 ///
 /// Sure are: what a keyword or a column names, recognizers' spans but for addresses of machines, links and secrets, and names
 /// and places from a confidence of 0.8. Doubtful are numbers that only the model takes for identifiers, and names,
 /// places but for states, and phone numbers below 1.5 times `threshold`.
-pub(super) fn retain(spans: &mut Vec<Span>, threshold: f32) {
-    if !spans.iter().any(is_sure) {
-        spans.retain(|span| !is_doubtful(span, threshold * ALONE));
+///
+/// A name or place in small letters, of a script that has capitals, counts from 2 times `threshold` only, unless its place
+/// says that it is a person: who speaks, more than once (`lena: are you coming?`), or has something to do (`TODO(pedro)`).
+pub(super) fn retain(text: &[char], spans: &mut Vec<Span>, threshold: f32) {
+    if spans.iter().any(is_sure) {
+        return;
     }
+    let word = |span: &Span| text[span.start..span.end].to_vec();
+    let lines: Vec<Vec<char>> = spans.iter().filter(|span| begins_line(text, span)).map(word).collect();
+    let speaks = |span: &Span| lines.iter().filter(|name| **name == text[span.start..span.end]).count() > 1;
+    spans.retain(|span| {
+        let small = text[span.start].is_lowercase() && !speaks(span) && !has_to_do(text, span);
+        !is_doubtful(span, threshold * if small { SMALL } else { ALONE })
+    });
+}
+
+/// Whether a line begins with the span and a colon.
+fn begins_line(text: &[char], span: &Span) -> bool {
+    let first = span.start == 0 || text[span.start - 1] == '\n';
+    first && text.get(span.end) == Some(&':')
+}
+
+/// Whether the span is whom a comment of a program names: `TODO(pedro)`, `FIXME(ann)`.
+fn has_to_do(text: &[char], span: &Span) -> bool {
+    let marks = ["TODO(", "FIXME(", "XXX(", "HACK("];
+    let before: String = text[span.start.saturating_sub(6)..span.start].iter().collect();
+    marks.iter().any(|mark| before.ends_with(mark))
 }
 
 /// Drops web addresses that say nothing of a person: those of public hosts, and in a text that has no other personal data
@@ -81,7 +106,7 @@ mod tests {
             source: source.clone(),
         };
         let mut spans: Vec<Span> = spans.iter().enumerate().map(span).collect();
-        retain(&mut spans, 0.4);
+        retain(&['X'; 16], &mut spans, 0.4);
         spans.iter().filter_map(|span| Entity::from_label(span.label.as_str())).collect()
     }
 
@@ -106,6 +131,27 @@ mod tests {
         assert!(!kept("https://annlee.example/about", None));
         assert!(kept("https://annlee.example/about", Some(Entity::Email)));
         assert!(!kept("https://annlee.example/about", Some(Entity::IpAddress)));
+    }
+
+    #[test]
+    fn a_name_in_small_letters_alone_has_to_be_surer() {
+        let kept = |text: &str, starts: &[usize]| {
+            let span = |&start: &usize| Span {
+                start,
+                end: start + 4,
+                label: Entity::GivenName.into(),
+                score: 0.7,
+                source: Source::Model,
+            };
+            let text: Vec<char> = text.chars().chain("   ".chars()).collect();
+            let mut spans: Vec<Span> = starts.iter().map(span).collect();
+            retain(&text, &mut spans, 0.4);
+            spans.len()
+        };
+        assert_eq!((kept("Toml", &[0]), kept("李明", &[0]), kept("toml", &[0])), (1, 1, 0));
+        assert_eq!(kept("lena: hi\nlena: lena's bag", &[0, 9, 15]), 3);
+        assert_eq!(kept("toml: hi\nthe toml", &[0, 13]), 0);
+        assert_eq!(kept("# TODO(anna): delete", &[7]), 1);
     }
 
     #[test]

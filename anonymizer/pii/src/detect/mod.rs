@@ -479,7 +479,7 @@ impl Detector {
         let Decoded { spans, because } = self.decoded(text, words, recognized);
         let mut spans = overlap::resolve(spans);
         if !self.options.alone {
-            corroborate::retain(&mut spans, self.options.threshold);
+            corroborate::retain(text, &mut spans, self.options.threshold);
         }
         spans.retain(|span| !self.options.disabled.contains(&span.label));
         (spans, because)
