@@ -41,8 +41,8 @@ fn delimiter_of(bytes: &[u8]) -> u8 {
     // Of equally many fields per line, the delimiter that gives more.
     let fields = |delimiter: u8| {
         let records = records(sample, 0, delimiter).unwrap_or_default();
-        // A quote inside a cell without quotes: it belongs to a cell that another delimiter ends.
-        let is_cut = |cell: &Range<usize>| sample[cell.clone()].contains(&b'"') && sample[cell.start] != b'"';
+        // A quote inside a cell, or one that closes before the cell ends: it belongs to a cell that another delimiter ends.
+        let is_cut = |cell: &Range<usize>| !is_well_quoted(&sample[cell.clone()]);
         if records.iter().take(20).flatten().any(is_cut) {
             return 0;
         }
@@ -52,6 +52,17 @@ fn delimiter_of(bytes: &[u8]) -> u8 {
         if first == 1 { 0 } else { same * 1000 / widths.len().max(1) * 100 + first }
     };
     DELIMITERS.into_iter().rev().max_by_key(|delimiter| fields(*delimiter)).unwrap_or(b',')
+}
+
+/// Whether a cell has no quotes, or one at each end and none but doubled ones between them.
+fn is_well_quoted(cell: &[u8]) -> bool {
+    match cell {
+        [b'"', inside @ .., b'"'] => {
+            let mut quotes = inside.split(|byte| *byte != b'"').map(<[u8]>::len);
+            quotes.all(|run| run.is_multiple_of(2))
+        }
+        _ => !cell.contains(&b'"'),
+    }
 }
 
 /// Where cells are, quotes included. An error is the number of the line with a quote that is not closed.
@@ -148,5 +159,9 @@ mod tests {
         assert_eq!(delimiter_of(b"a,b\n1,2\n"), b',');
         assert_eq!(delimiter_of(b"alone\nx\n"), b',');
         assert_eq!(delimiter_of(b"a|b|c\n1|2|3\n"), b'|');
+        // A cell that goes on after its quotes is cut at the wrong place.
+        assert_eq!(delimiter_of(b",;\r\n\"\", x@example.org,\r\n;\r\n"), b',');
+        assert!(is_well_quoted(b"\"a \"\"b\"\"\"") && is_well_quoted(b"\"\"") && is_well_quoted(b"a"));
+        assert!(!is_well_quoted(b"\"\", x") && !is_well_quoted(b"\"a\" b\"") && !is_well_quoted(b"\""));
     }
 }
