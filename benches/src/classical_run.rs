@@ -13,7 +13,7 @@ use sotto_models::classical::Prediction;
 use sotto_storage::{Cache, NoProgress};
 
 use crate::check::Checks;
-use crate::peers::{CLASSICAL, Driver, install};
+use crate::peers::{CLASSICAL, CONCRETE_ML, Driver, install};
 use crate::shapes::cache_dir;
 use crate::stats::{median, millis};
 
@@ -26,6 +26,8 @@ pub struct Options {
     pub models: Vec<String>,
     /// Single predictions that are timed.
     pub singles: usize,
+    /// Rows that Concrete ML predicts; 0 for none.
+    pub concrete_ml: u32,
 }
 
 /// A model on a data set.
@@ -57,6 +59,8 @@ pub struct Row {
     pub bytes_per_row: f64,
     /// Seconds from nothing to the first prediction: split, server, tables, masks.
     pub start_s: f64,
+    /// What Concrete ML did with the same data under TFHE, if asked for: accuracy, `ms_per_row`, `rows`, `compile_s`.
+    pub concrete_ml: Option<Value>,
 }
 
 /// The report.
@@ -75,13 +79,30 @@ pub struct Report {
 pub fn run(options: &Options, checks: &mut Checks) -> anyhow::Result<Report> {
     install(&CLASSICAL)?;
     let mut driver = Driver::start(&CLASSICAL)?;
+    // In an environment of its own: it wants older versions of what the models are trained with.
+    let mut peer = match options.concrete_ml {
+        0 => None,
+        _ => {
+            install(&CONCRETE_ML)?;
+            Some(Driver::start(&CONCRETE_ML)?)
+        }
+    };
     let directory = cache_dir()?.join("classical");
     let mut results = Vec::new();
     for data in &options.data {
         for model in &options.models {
             let request = json!({"op": "train", "data": data, "model": model, "dir": directory});
             let trained = driver.ask(&request).with_context(|| format!("{model} on {data}"))?;
-            let row = measure(data, model, &trained, options.singles)?;
+            let mut row = measure(data, model, &trained, options.singles)?;
+            if let Some(peer) = &mut peer
+                && ["xgboost", "logistic"].contains(&model.as_str())
+            {
+                let rows = options.concrete_ml;
+                let request =
+                    json!({"op": "train", "data": data, "model": model, "dir": directory, "rows": rows});
+                row.concrete_ml =
+                    Some(peer.ask(&request).with_context(|| format!("Concrete ML's {model} on {data}"))?);
+            }
             let label = format!("{model} on {data}");
             checks.that(
                 format!("{label}: equal to the quantized clear model"),
@@ -144,6 +165,7 @@ fn measure(data: &str, model: &str, trained: &Value, singles: usize) -> anyhow::
         ms_per_row_library: number("ms_per_row")?,
         bytes_per_row: (spent.bytes.up + spent.bytes.down) as f64 / rows.len() as f64,
         start_s,
+        concrete_ml: None,
     })
 }
 

@@ -22,6 +22,8 @@ pub struct Peer {
     pub driver: &'static str,
     /// Whether it multiplies encrypted vectors (or else decodes in clear).
     pub multiplies: bool,
+    /// Name of the Python environment: one of its own where its requirements contradict those of others.
+    pub environment: &'static str,
 }
 
 /// The peers.
@@ -31,12 +33,14 @@ pub static PEERS: &[&Peer] = &[
         requirements: &["concrete-ml-extensions==0.2.0", "numpy==2.4.6"],
         driver: "concrete_ml_extensions_driver.py",
         multiplies: true,
+        environment: "venv",
     },
     &Peer {
         name: "TenSEAL (CKKS)",
         requirements: &["tenseal==0.3.18", "numpy==2.4.6"],
         driver: "tenseal_driver.py",
         multiplies: true,
+        environment: "venv",
     },
     &Peer {
         // llama-cpp-python ships no wheel; xllamacpp packs the same llama.cpp prebuilt.
@@ -44,6 +48,7 @@ pub static PEERS: &[&Peer] = &[
         requirements: &["xllamacpp==2026.10.11549"],
         driver: "llama_cpp_driver.py",
         multiplies: false,
+        environment: "venv",
     },
 ];
 
@@ -59,10 +64,20 @@ pub static CLASSICAL: Peer = Peer {
     ],
     driver: "classical_driver.py",
     multiplies: false,
+    environment: "venv",
 };
 
-fn environment() -> anyhow::Result<PathBuf> {
-    Ok(cache_dir()?.join("peers").join("venv"))
+/// Concrete ML's own trees and linear models under TFHE, beside `--bin classical`.
+pub static CONCRETE_ML: Peer = Peer {
+    name: "Concrete ML",
+    requirements: &["concrete-ml==1.9.0", "rdata==1.1.0"],
+    driver: "concrete_ml_driver.py",
+    multiplies: false,
+    environment: "venv-concrete-ml",
+};
+
+fn environment(peer: &Peer) -> anyhow::Result<PathBuf> {
+    Ok(cache_dir()?.join("peers").join(peer.environment))
 }
 
 /// Installs `peer` into the throwaway environment, wheels only.
@@ -70,7 +85,7 @@ fn environment() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// If python or pip fails.
 pub fn install(peer: &Peer) -> anyhow::Result<()> {
-    let environment = environment()?;
+    let environment = environment(peer)?;
     let python = environment.join("bin").join("python");
     if !python.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
@@ -100,7 +115,7 @@ impl Driver {
     /// If it cannot be started or does not come up.
     pub fn start(peer: &Peer) -> anyhow::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer.driver);
-        let mut child = Command::new(environment()?.join("bin").join("python"))
+        let mut child = Command::new(environment(peer)?.join("bin").join("python"))
             .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

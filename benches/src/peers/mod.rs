@@ -5,7 +5,7 @@
 
 mod driver;
 
-pub use driver::{CLASSICAL, Driver, PEERS, Peer, install};
+pub use driver::{CLASSICAL, CONCRETE_ML, Driver, PEERS, Peer, install};
 
 use std::time::{Duration, Instant};
 
