@@ -84,6 +84,8 @@ class Writer:
         self.personal = pick(wordings())
         self.clean = pick(wordings("clean"))
         self.messages = pick(messages.texts(wheels))
+        self.lengths = {id(entries): [len(text) ** 0.5 for _, text in entries]
+                        for source in (self.personal, self.clean, self.messages) for entries in source.values()}
         self.fields = {language: {slot: [word for word in words if half(word) == which] or words[:1]
                                   for slot, words in slots.items()} for language, slots in fields().items()}
         self.languages = [language for language in tables()["language"] if self.personal.get(language)]
@@ -139,6 +141,10 @@ class Writer:
             made = self.joined(language)
         return noise.disturb(rng, made)
 
+    def draw(self, pool: list[tuple[str, str]]) -> tuple[str, str]:
+        """One of a language's wordings; long ones come oftener than short ones, with the root of their length."""
+        return self.rng.choices(pool, self.lengths[id(pool)])[0]
+
     def clean_document(self, language: str) -> Document:
         rng = self.rng
         if rng.random() < 0.35:
@@ -146,7 +152,7 @@ class Writer:
         pool = self.clean.get(language) or self.clean["en"]
         if rng.random() < 0.4:
             pool = self.messages.get(language) or pool
-        parts = [self.from_wording(language, *rng.choice(pool)) for _ in range(rng.randrange(1, 4))]
+        parts = [self.from_wording(language, *self.draw(pool)) for _ in range(rng.randrange(1, 4))]
         return join(rng, parts)
 
     def joined(self, language: str) -> Document:
@@ -155,10 +161,8 @@ class Writer:
         pool, clean = self.personal[language], self.clean.get(language) or []
         parts = []
         for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
-            if clean and rng.random() < 0.15:
-                parts.append(self.from_wording(language, *rng.choice(clean)))
-            else:
-                parts.append(self.from_wording(language, *rng.choice(pool)))
+            part = self.draw(clean if clean and rng.random() < 0.2 else pool)
+            parts.append(self.from_wording(language, *part))
         return join(rng, parts)
 
 

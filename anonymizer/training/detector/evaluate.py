@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from . import vocabulary
-from .train import CLASSES, Classifier
+from .labels import CLASSES
+from .train import Classifier
 
 #: Types that are not reported unless they are switched on.
 QUIET = {"ORGANIZATION", "DATE"}

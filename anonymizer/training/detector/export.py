@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from .e5 import BLOCK
-from .train import CLASSES
+from .labels import CLASSES
 
 #: Weights of a linear layer that share a scale.
 GROUP = 64
@@ -80,3 +80,31 @@ def export(checkpoint: Path, tokenizer: bytes, out: Path) -> None:
     (out / "tokenizer.json").write_bytes(tokenizer)
     (out / "tokenizer_config.json").write_text(json.dumps(
         {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}, indent=1) + "\n")
+
+
+def read(directory: Path) -> dict[str, torch.Tensor]:
+    """The weights of a model directory by the names of the training, `export` backwards: a training can go on from it. What the
+    8 bits rounded away stays away."""
+    tensors = load_file(directory / "model.safetensors")
+
+    def take(name: str) -> torch.Tensor:
+        value = tensors[name]
+        scales = tensors.get(f"{name}_scale")
+        if scales is None:
+            return torch.from_numpy(value.astype(np.float32))
+        if value.dtype == np.uint8:
+            value = np.stack([value & 15, value >> 4], axis=2).reshape(value.shape[0], -1).astype(np.float32) - 8
+        groups = value.astype(np.float32).reshape(value.shape[0], scales.shape[1], -1)
+        return torch.from_numpy((groups * scales.astype(np.float32)[:, :, None]).reshape(value.shape))
+
+    embeddings = "bert.embeddings."
+    state = {"word.weight": take(f"{embeddings}word_embeddings.weight"), "pos.weight": take(f"{embeddings}position_embeddings.weight"),
+             "kind.weight": take(f"{embeddings}token_type_embeddings.weight"), "ln.weight": take(f"{embeddings}LayerNorm.weight"),
+             "ln.bias": take(f"{embeddings}LayerNorm.bias"), "cls.weight": take("classifier.weight"),
+             "cls.bias": take("classifier.bias")}
+    blocks = json.loads((directory / "config.json").read_text())["num_hidden_layers"]
+    for index in range(blocks):
+        for name, long in NAMES.items():
+            for part in ("weight", "bias"):
+                state[f"blocks.{index}.{name}.{part}"] = take(f"bert.encoder.layer.{index}.{long}.{part}")
+    return state

@@ -9,16 +9,10 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from . import e5, sources, vocabulary
+from . import e5, export, sources, vocabulary
 from .documents import Document, Writer
+from .labels import CLASS, CLASSES
 
-#: The types of personal data, in the order of the model's classes.
-LABELS = """GIVEN_NAME SURNAME EMAIL PHONE_NUMBER URL TAX_ID BANK_ACCOUNT ROUTING_NUMBER GOVERNMENT_ID PASSPORT
-DRIVERS_LICENSE BUILDING_NUMBER STREET_NAME SECONDARY_ADDRESS CITY STATE ZIP_CODE SSN CREDIT_CARD_NUMBER IP_ADDRESS SECRET
-BIRTH_DATE AGE USER_NAME PASSWORD MAC IMEI VIN LICENSE_PLATE COORDINATES CRYPTO_WALLET MEDICAL_RECORD ORGANIZATION
-DATE""".split()
-CLASSES = ["O"] + [f"{mark}-{label}" for label in LABELS for mark in "BI"]
-CLASS = {name: index for index, name in enumerate(CLASSES)}
 IGNORED = -100
 #: Steps that a process takes alone.
 TOGETHER = 8
@@ -160,7 +154,8 @@ def train(work: Path, layers: list[int], minutes: float, steps: int, rate: float
           start: Path | None, floor: float = 0.0, processes: int = 3) -> Path:
     """Trains until `steps` or `minutes` are over, whichever is first, and writes `<work>/<name>.pt` on the way.
 
-    The rate falls linearly from `rate` to `floor` of it. With `start`, goes on from that checkpoint's weights; if the
+    The rate falls linearly from `rate` to `floor` of it. With `start`, goes on from the weights of that checkpoint or model
+    directory; if the
     checkpoint of this name exists, from its step. Each of `processes` sees documents of its own; parameters are averaged
     every `TOGETHER` steps.
     """
@@ -174,7 +169,7 @@ def train(work: Path, layers: list[int], minutes: float, steps: int, rate: float
 
 
 def worker(rank: int, work: Path, layers: list[int], minutes: float, steps: int, rate: float, seed: int, name: str,
-           start: Path | None, floor: float, processes: int, tokens: int = 1408, longest: int = 112) -> None:
+           start: Path | None, floor: float, processes: int, tokens: int = 1536, longest: int = 200) -> None:
     """One process of the training."""
     # One thread each: a barrier between threads waits for whichever of them the machine has put aside.
     torch.set_num_threads(1)
@@ -198,7 +193,7 @@ def worker(rank: int, work: Path, layers: list[int], minutes: float, steps: int,
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
     elif start is not None:
-        model.load_state_dict(torch.load(start)["model"])
+        model.load_state_dict(export.read(start) if start.is_dir() else torch.load(start)["model"])
     stream = seed * 100000 + step * 10 + rank
     generated = batches(Writer(stream, "train", work / "wheels"), tokenizer, random.Random(stream), tokens, longest)
     began, seen, losses = time.time(), 0, []

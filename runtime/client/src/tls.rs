@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
+use sotto_protocol::eager::EagerSocket;
 use sotto_protocol::error::{Error, Result};
 use sotto_protocol::framing::ALPN_BODIES;
 use sotto_protocol::pin::{CertificatePin, provider};
@@ -39,7 +40,7 @@ pub fn client_config(pin: CertificatePin) -> Result<Arc<rustls::ClientConfig>> {
 }
 
 /// A blocking connection that carries framed bodies.
-pub(crate) type FramedConnection = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
+pub(crate) type FramedConnection = rustls::StreamOwned<rustls::ClientConnection, EagerSocket>;
 
 /// Connects for framed bodies to `address` ("host:port") whose server must hold the certificate with `pin`; `None` if that
 /// server does not speak them. Reads return after `poll` when nothing came.
@@ -69,7 +70,7 @@ pub(crate) fn connect_framed(
                         tls.complete_io(&mut socket)?;
                     }
                     socket.set_read_timeout(Some(poll))?;
-                    return Ok(rustls::StreamOwned::new(tls, socket));
+                    return Ok(rustls::StreamOwned::new(tls, EagerSocket::new(socket)));
                 }
                 Err(error) => last = error,
             }

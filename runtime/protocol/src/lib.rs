@@ -31,6 +31,7 @@
 pub mod binding;
 pub mod connect_string;
 mod digest;
+pub mod eager;
 pub mod error;
 pub mod framing;
 pub mod limits;

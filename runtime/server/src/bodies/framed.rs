@@ -17,6 +17,7 @@ use crate::bodies::{Bodies, BodyStream, DRAIN_PATIENCE, malformed};
 use crate::transport::connection_auth::ConnectionAuth;
 use crate::transport::grpc_status::{refusal, status};
 use crate::transport::strangers::StrangerPlace;
+use sotto_protocol::eager::EagerSocket;
 use sotto_protocol::error::{Error, Result};
 use sotto_protocol::framing::{FrameReader, Incoming, send};
 use sotto_protocol::limits;
@@ -46,7 +47,7 @@ pub(crate) fn start(
     let bodies = Arc::clone(bodies);
     let serve = move || {
         let Held { _places, stranger } = held;
-        let mut connection = StreamOwned::new(tls, socket);
+        let mut connection = StreamOwned::new(tls, EagerSocket::new(socket));
         let mut scratch = Vec::new();
         let mut reader = FrameReader::default();
         let outcome = introduced(&bodies, &mut reader, &mut connection, stranger).and_then(|first| {
@@ -73,7 +74,7 @@ pub(crate) struct Held {
     pub(crate) stranger: (StrangerPlace, oneshot::Receiver<()>),
 }
 
-type Connection = StreamOwned<ServerConnection, TcpStream>;
+type Connection = StreamOwned<ServerConnection, EagerSocket>;
 
 /// The first frame, which must show a lease, and whose it is; `None` if the peer left or was evicted before.
 fn introduced(
