@@ -13,6 +13,7 @@
 //! lock, and their running time depends on shapes only.
 
 pub mod hint;
+mod huge;
 mod isa;
 mod lines;
 pub mod mask_mac;
@@ -25,6 +26,8 @@ mod reduce52;
 mod reduce_float;
 mod weights;
 
+pub(crate) use huge::HugeWords;
+pub use huge::HugeBytes;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use lines::{Aligned, AlignedBytes, AlignedWords, LINE_BYTES};
 pub use weights::{MAX_COLUMNS, PackedWeights};

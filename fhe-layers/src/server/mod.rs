@@ -2,7 +2,6 @@
 
 pub mod body_half;
 pub(crate) mod digits;
-mod huge;
 pub(crate) mod mask_half;
 mod prepare;
 mod saved;

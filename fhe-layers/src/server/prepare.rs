@@ -6,7 +6,7 @@
 //! through in chunks, so the hint never exists whole, and is dropped.
 
 use super::digits::store_mask;
-use super::huge::HugeWords;
+use crate::kernels::HugeWords;
 use super::table::{Filling, PreparedModel, TableForm};
 use super::weights::{RoundWeights, ServerWeights};
 use crate::error::Result;

@@ -57,8 +57,9 @@ impl ServerWeights {
     pub fn with_isa(layout: &Layout, rounds: &[RawRound<'_>], isa: Isa) -> Result<Self> {
         Error::check("rounds", layout.rounds().len(), rounds.len())?;
         let packed = layout.rounds().par_iter().zip(rounds).enumerate();
-        let rounds =
+        let mut rounds: Vec<RoundWeights> =
             packed.map(|(index, (spec, raw))| pack_round(index, spec, raw)).collect::<Result<_>>()?;
+        PackedWeights::gather(rounds.iter_mut().flat_map(|round| &mut round.matrices).map(|(_, matrix)| matrix))?;
         Ok(Self { rounds, isa: isa.require()? })
     }
 

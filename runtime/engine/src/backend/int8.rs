@@ -73,10 +73,11 @@ impl Int8Backend {
         matrices: impl Fn(usize) -> Result<Vec<IntMatrix>> + Sync,
     ) -> Result<Self> {
         let scales = RoundScales::of_plan(plan, scales)?;
-        let rounds = (0..plan.rounds.len())
+        let mut rounds = (0..plan.rounds.len())
             .into_par_iter()
             .map(|round| Ok(matrices(round)?.iter().map(Int8Matrix::new).collect()))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<Vec<Vec<Int8Matrix>>>>()?;
+        PackedWeights::gather(rounds.iter_mut().flatten().map(|matrix| &mut matrix.weights))?;
         Ok(Self { plan: plan.clone(), scales, rounds, isa: active_isa()? })
     }
 
