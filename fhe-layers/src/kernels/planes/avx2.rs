@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LINE_BYTES, Product, WORD_PLANES, recombine};
+use super::{LINE_BYTES, PREFETCH_BYTES, Product, WORD_PLANES, recombine};
 
 /// Rows that share a plane's loads and widening.
 const ROWS: usize = 4;
@@ -79,8 +79,13 @@ fn word_tile<const R: usize>(rows: &[i8], lines: &[u8]) -> [[i32; WORD_PLANES]; 
     let mut sums = [[_mm256_setzero_si256(); WORD_PLANES]; R];
     for at in (0..stride).step_by(LANES) {
         let (chunk, half) = (at / LINE_BYTES, at % LINE_BYTES);
-        // SAFETY: `at + 32 <= stride`, and every line is one of the chunk's four: every load stays inside.
+        // SAFETY: `at + 32 <= stride`, and every line is one of the chunk's four: every load stays inside; a prefetch may name
+        // any address.
         unsafe {
+            // `R` half lines of the tile after next, in the order of memory.
+            for r in (0..R).step_by(2) {
+                _mm_prefetch::<_MM_HINT_T0>(rows.as_ptr().wrapping_add(R * at + r * LANES + PREFETCH_BYTES));
+            }
             let weights: [_; R] =
                 std::array::from_fn(|r| widen(_mm256_loadu_si256(rows.as_ptr().add(r * stride + at).cast())));
             let group = lines.as_ptr().add(chunk * WORD_PLANES * LINE_BYTES + half);

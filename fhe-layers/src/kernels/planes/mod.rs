@@ -225,6 +225,12 @@ pub fn gemm_parallel(isa: Isa, weights: &PackedWeights, planes: &Planes, out: &m
     });
 }
 
+/// How far ahead of a tile of rows its lines are prefetched, in the order in which they lie in memory: a tile takes its rows
+/// side by side, an order that no prefetcher of the processor follows. All 30 layers of SmolLM2, word bodies, one core with
+/// AVX-512: 9.1 ms with a prefetch in each row, 3.1 ms in order (3.0 ms when all is in cache).
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_BYTES: usize = 8192;
+
 /// One token against a group of rows; lengths are checked by [`gemm`].
 struct Product<'a> {
     /// Bytes per row and per plane, a multiple of 64, at most [`MAX_COLUMNS`].
