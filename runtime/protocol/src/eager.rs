@@ -49,6 +49,7 @@ impl Read for EagerSocket {
             }
             std::hint::spin_loop();
         }
+        self.soon = false;
         let count = self.socket.read(out)?;
         self.soon = start.elapsed() < LOOK_FOR;
         Ok(count)
@@ -62,5 +63,54 @@ impl Write for EagerSocket {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.socket.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A socket as both sides use it, and its peer.
+    fn pair() -> (EagerSocket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        (EagerSocket::new(socket), peer)
+    }
+
+    #[test]
+    fn bytes_come_through_awake_or_asleep() {
+        let (mut socket, mut peer) = pair();
+        let mut out = [0; 4];
+        for (soon, bytes) in [(false, b"abcd"), (true, b"efgh"), (false, b"ijkl")] {
+            socket.soon = soon;
+            peer.write_all(bytes).unwrap();
+            socket.read_exact(&mut out).unwrap();
+            assert_eq!(&out, bytes);
+        }
+        socket.write_all(b"back").unwrap();
+        peer.read_exact(&mut out).unwrap();
+        assert_eq!(&out, b"back");
+    }
+
+    #[test]
+    fn a_long_wait_ends_in_the_time_out_and_is_not_looked_for_again() {
+        let (mut socket, _peer) = pair();
+        socket.socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket.soon = true;
+        let kind = socket.read(&mut [0; 4]).unwrap_err().kind();
+        assert!(matches!(kind, std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{kind}");
+        assert!(!socket.soon, "a peer that lets wait is slept for");
+    }
+
+    #[test]
+    fn the_end_is_seen_awake_and_asleep() {
+        for soon in [false, true] {
+            let (mut socket, peer) = pair();
+            drop(peer);
+            socket.soon = soon;
+            assert_eq!(socket.read(&mut [0; 4]).unwrap(), 0);
+        }
     }
 }
