@@ -26,8 +26,8 @@ mod reduce52;
 mod reduce_float;
 mod weights;
 
-pub(crate) use huge::HugeWords;
 pub use huge::HugeBytes;
+pub(crate) use huge::HugeWords;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use lines::{Aligned, AlignedBytes, AlignedWords, LINE_BYTES};
 pub use weights::{MAX_COLUMNS, PackedWeights};

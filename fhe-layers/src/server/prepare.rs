@@ -6,11 +6,11 @@
 //! through in chunks, so the hint never exists whole, and is dropped.
 
 use super::digits::store_mask;
-use crate::kernels::HugeWords;
 use super::table::{Filling, PreparedModel, TableForm};
 use super::weights::{RoundWeights, ServerWeights};
 use crate::error::Result;
 use crate::instance::Instance;
+use crate::kernels::HugeWords;
 use crate::kernels::hint::{HintPanel, PANEL_POINTS, StridedRows, hint_panel_product};
 use crate::kernels::mask_mac::MacKey;
 use crate::kernels::pointwise;

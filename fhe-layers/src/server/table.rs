@@ -1,9 +1,9 @@
 //! What preparing leaves: per block the digits of the packing chain, in one of two forms, the final mask and the fold.
 
 use super::digits::{FoldStep, MASK_BYTES, load_digits, load_mask, store_digits};
-use crate::kernels::HugeWords;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::kernels::HugeWords;
 use crate::kernels::pointwise;
 use crate::params::Params;
 use crate::ring::Ring;

@@ -59,7 +59,9 @@ impl ServerWeights {
         let packed = layout.rounds().par_iter().zip(rounds).enumerate();
         let mut rounds: Vec<RoundWeights> =
             packed.map(|(index, (spec, raw))| pack_round(index, spec, raw)).collect::<Result<_>>()?;
-        PackedWeights::gather(rounds.iter_mut().flat_map(|round| &mut round.matrices).map(|(_, matrix)| matrix))?;
+        PackedWeights::gather(
+            rounds.iter_mut().flat_map(|round| &mut round.matrices).map(|(_, matrix)| matrix),
+        )?;
         Ok(Self { rounds, isa: isa.require()? })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A thread that sleeps in the kernel is woken some 30 to 50 us after its bytes arrived on a virtual machine whose core went
 //! idle meanwhile. In a pass that happens twice per round trip, 120 times per token. A reader that looks again and again for a
-//! few hundred microseconds pays nothing of it (`docs/benchmarks.md`, round trips).
+//! few hundred microseconds pays nothing of it (measurements: `docs/benchmarks.md`).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
