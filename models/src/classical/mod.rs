@@ -3,7 +3,8 @@
 //! * [`trees`]: an ensemble of decision trees is two rounds of exact integers. The client encrypts which bin edges its
 //!   features reach; the first round counts, per leaf, how many conditions on its path fail. The client finds the leaves
 //!   where none does, one per tree, and encrypts that vector; the second round adds up their values.
-//! * [`network`]: a linear model is one round, a network of dense layers one per layer, with the activations in the clear.
+//! * [`network`]: a linear model is one round, a network of dense layers and
+//!   convolutions one per layer, with activations and pooling in the clear ([`window`]).
 //!
 //! Files are read by [`xgboost`], [`lightgbm`] and [`onnx`]; [`import`] tells them apart. Values are split into digits of at
 //! most 8 bits, a row for each ([`digits`]), so that the server's int8 weights lose nothing that a float holds.
@@ -11,12 +12,14 @@
 //! What the client learns: which of the shuffled leaves a row falls into and how many conditions each other leaf misses;
 //! of networks, the hidden layers' values. As everywhere, enough answers determine the weights.
 
+pub mod columns;
 pub mod digits;
 pub mod lightgbm;
 pub mod network;
 pub mod onnx;
 pub mod part;
 pub mod trees;
+pub mod window;
 pub mod xgboost;
 
 pub use part::{Model, Predictor, PredictorPart, import, is_predictor, split, split_to};
@@ -62,6 +65,11 @@ impl Output {
     /// Whether a model with this output names classes.
     pub fn is_classifier(self) -> bool {
         !matches!(self, Self::Values | Self::Exponential)
+    }
+
+    /// Whether a prediction comes with a probability per class.
+    pub fn has_probabilities(self) -> bool {
+        self.is_classifier() && !matches!(self, Self::Margin | Self::Margins)
     }
 
     /// Sums that it is made of, for `classes` classes or targets.
@@ -119,6 +127,18 @@ pub enum Prediction {
 }
 
 impl Prediction {
+    /// The label, the value or, for several targets, the list of values, as JSON.
+    ///
+    /// # Panics
+    /// If there is no label for the class.
+    pub fn to_json(&self, labels: &[String]) -> serde_json::Value {
+        match self {
+            Self::Values(values) if values.len() == 1 => values[0].into(),
+            Self::Values(values) => values.clone().into(),
+            Self::Class { index, .. } => labels[*index].clone().into(),
+        }
+    }
+
     fn class(index: usize, probabilities: Option<Vec<f64>>) -> Self {
         Self::Class { index, probabilities }
     }

@@ -19,6 +19,7 @@ use sotto_engine::fetch::{DEFAULT_MODEL, ModelRef};
 pub use sotto_engine::open::{BackendChoice, DraftSource};
 use sotto_engine::session::DraftLength;
 use sotto_protocol::binding::SetPreference;
+use sotto_protocol::connect_string::ConnectString;
 
 /// How rounds are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -387,6 +388,45 @@ fn parse_also(text: &str) -> Result<AlsoModel, String> {
     }
 }
 
+/// A predictor of `sotto api`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PredictorArg {
+    /// What requests call it.
+    pub name: String,
+    /// Where it is.
+    pub source: PredictorSource,
+}
+
+/// Where a predictor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PredictorSource {
+    /// A model file, for a server on this machine.
+    File(PathBuf),
+    /// A server that has one.
+    Server(ConnectString),
+}
+
+/// A predictor's file or connect string, perhaps with a name for it.
+fn parse_predictor(text: &str) -> Result<PredictorArg, String> {
+    let (name, place) = match text.split_once('=') {
+        Some((name, place)) if !name.contains(['/', ':']) => (Some(name.trim()), place),
+        _ => (None, text),
+    };
+    if name == Some("") {
+        return Err("the name before = is empty".to_owned());
+    }
+    let place = parse_secret(place)?;
+    if place.starts_with("sotto://") {
+        let name = name.ok_or("a server's predictor needs a name: NAME=sotto://...")?;
+        let connect = place.parse::<ConnectString>().map_err(|error| error.to_string())?;
+        return Ok(PredictorArg { name: name.to_owned(), source: PredictorSource::Server(connect) });
+    }
+    let path = PathBuf::from(place);
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = name.map(ToOwned::to_owned).or(stem).ok_or("expected a model file")?;
+    Ok(PredictorArg { name, source: PredictorSource::File(path) })
+}
+
 /// What token arrays are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TokenVocabulary {
@@ -438,6 +478,15 @@ pub struct ApiArgs {
     /// Further chat model, loaded when a request names it; may be given several times
     #[arg(long, env = "SOTTO_ALSO", value_name = "[NAME=]MODEL", value_delimiter = ',', value_parser = parse_also)]
     pub also: Vec<AlsoModel>,
+
+    /// Predictor for /v1/predict: a model file of XGBoost (.json), LightGBM (.txt) or ONNX (.onnx), or NAME= with the connect
+    /// string of a server that has one (@FILE reads it from a file); may be given several times
+    #[arg(long, env = "SOTTO_API_PREDICTOR", value_name = "[NAME=]FILE", hide_env_values = true, value_parser = parse_predictor)]
+    pub predictor: Vec<PredictorArg>,
+
+    /// Offer no chat model, only predictors and embeddings
+    #[arg(long, env = "SOTTO_NO_CHAT", conflicts_with = "also")]
+    pub no_chat: bool,
 
     /// Memory that loaded chat models may take together, in MiB; the longest unused are unloaded. No limit when absent
     #[arg(long, env = "SOTTO_MODEL_MEMORY", value_name = "MIB")]

@@ -9,7 +9,7 @@ use serde_json::json;
 use sotto_client::WirePreference;
 use sotto_engine::open::{BackendChoice, BackendSpec};
 use sotto_engine::predict::{OpenPredictor, PredictOptions};
-use sotto_models::classical::{Prediction, Predictor};
+use sotto_models::classical::{Prediction, Predictor, columns};
 use sotto_protocol::binding::SetPreference;
 use sotto_protocol::error::{Error, Result};
 use sotto_storage::{Cache, FetchProgress};
@@ -144,7 +144,7 @@ pub fn run(args: &PredictArgs, out: &mut impl Write) -> Result<()> {
         }
         for prediction in predicted {
             if args.json {
-                predictions.push(value(&prediction, &labels));
+                predictions.push(prediction.to_json(&labels));
                 if args.proba {
                     probabilities.push(json!(of_classes(&prediction)?));
                 }
@@ -188,14 +188,6 @@ fn of_classes(prediction: &Prediction) -> Result<&[f64]> {
         _ => {
             Err(Error::Usage("this model gives classes without probabilities; leave out --proba".to_owned()))
         }
-    }
-}
-
-fn value(prediction: &Prediction, labels: &[String]) -> serde_json::Value {
-    match prediction {
-        Prediction::Values(values) if values.len() == 1 => json!(values[0]),
-        Prediction::Values(values) => json!(values),
-        Prediction::Class { index, .. } => json!(labels[*index]),
     }
 }
 
@@ -271,50 +263,32 @@ impl Table {
         if let Some(first) = cells.first_mut() {
             *first = first.trim_start_matches('\u{feff}').to_owned();
         }
-        let features: Vec<String> = predictor.features().iter().map(|name| (*name).to_owned()).collect();
-        let by_name: Vec<Option<usize>> =
-            features.iter().map(|feature| cells.iter().position(|cell| cell == feature)).collect();
-        let numbers = cells.iter().all(|cell| number(cell).is_some());
+        let features = predictor.features();
         let mut table = Self {
             path,
             reader,
             columns: Vec::new(),
-            names: features.clone(),
+            names: features.iter().map(|name| (*name).to_owned()).collect(),
             width: cells.len(),
             first: None,
             left_out: Vec::new(),
             reads_missing: predictor.reads_missing(),
         };
-        if by_name.iter().all(Option::is_some) {
-            if let Some(twice) = twice(&cells, &features) {
-                return Err(wrong(&table.path, &format!("has two columns called {twice}")));
+        let found = columns::find(&features, &cells);
+        let by_name = found.as_ref().is_ok_and(|found| found.by_name);
+        match found {
+            // Numbers that name no feature are a row of a table without a header.
+            _ if !by_name
+                && cells.len() == features.len()
+                && cells.iter().all(|cell| number(cell).is_some()) =>
+            {
+                table.columns = (0..cells.len()).collect();
+                table.first = Some(head);
             }
-            table.columns = by_name.into_iter().flatten().collect();
-            let unused = |(index, _): &(usize, &String)| !table.columns.contains(index);
-            table.left_out = cells.iter().enumerate().filter(unused).map(|(_, cell)| cell.clone()).collect();
-            return Ok(table);
+            Ok(found) => (table.columns, table.left_out) = (found.places, found.left_out),
+            Err(mismatch) => return Err(wrong(&table.path, &mismatch.to_string())),
         }
-        let made_up = features.iter().enumerate().all(|(index, name)| *name == format!("f{index}"));
-        if numbers && cells.len() == features.len() {
-            table.columns = (0..cells.len()).collect();
-            table.first = Some(head);
-            return Ok(table);
-        }
-        if made_up && cells.len() == features.len() {
-            table.columns = (0..cells.len()).collect();
-            return Ok(table);
-        }
-        let missing: Vec<&str> =
-            features.iter().filter(|feature| !cells.contains(feature)).take(5).map(String::as_str).collect();
-        Err(wrong(
-            &table.path,
-            &format!(
-                "has {} columns where the model has {} features; not among them: {}",
-                cells.len(),
-                features.len(),
-                missing.join(", ")
-            ),
-        ))
+        Ok(table)
     }
 
     fn left_out(&self) -> Option<String> {
@@ -393,11 +367,6 @@ fn number(cell: &str) -> Option<f64> {
         "false" => Some(0.0),
         _ => cell.parse().ok(),
     }
-}
-
-/// A feature whose column occurs twice.
-fn twice<'a>(cells: &[String], features: &'a [String]) -> Option<&'a String> {
-    features.iter().find(|feature| cells.iter().filter(|cell| cell == feature).count() > 1)
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use client_support::{Serving, errors, json, sotto, with_input};
+use client_support::{Serving, change_first_column, errors, json, sotto, with_input};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/classical").join(name)
@@ -198,22 +198,6 @@ fn what_does_not_fit_is_named() {
     let output = predict("linear.onnx", &table(&format!("{head}\n")), &["--backend", "int8", "--json"]);
     assert!(output.status.success(), "{}", errors(&output));
     assert_eq!(json(&output)["rows"], 0);
-}
-
-/// Adds one to the first weight of every row of a matrix.
-fn change_first_column(server: &Path, matrix: &str) {
-    let path = server.join("weights.safetensors");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
-    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
-    let start = 8 + header + number(&index[matrix]["data_offsets"][0]);
-    let (rows, columns) = (number(&index[matrix]["shape"][0]), number(&index[matrix]["shape"][1]));
-    for row in 0..rows {
-        let weight = &mut bytes[start + row * columns];
-        *weight = weight.cast_signed().wrapping_add(1).cast_unsigned();
-    }
-    std::fs::write(&path, bytes).unwrap();
 }
 
 #[test]

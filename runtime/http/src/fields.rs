@@ -119,6 +119,15 @@ pub const RERANK: &[Field] = &[
     ("user", Ignored),
 ];
 
+/// `POST /v1/predict`.
+pub const PREDICT: &[Field] = &[
+    ("model", Implemented),
+    ("rows", Implemented),
+    ("columns", Implemented),
+    ("proba", Implemented),
+    ("user", Ignored),
+];
+
 /// `POST /v1/responses`.
 pub const RESPONSE: &[Field] = &[
     ("model", Implemented),

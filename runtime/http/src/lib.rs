@@ -8,7 +8,7 @@
 //! | [`sse`] | server-sent events with signs of life |
 //! | [`fields`] | the table of every field: implemented, ignored, refused |
 //! | [`read`] | reading fields with messages that name them |
-//! | [`chat`], [`completion`], [`embedding`], [`rerank`], [`response`], [`anthropic`] | requests |
+//! | [`chat`], [`completion`], [`embedding`], [`rerank`], [`predict`], [`response`], [`anthropic`] | requests |
 //! | [`tool`] | tools that a model may call |
 //!
 //! The crate knows neither models nor servers.
@@ -31,6 +31,7 @@ pub mod embedding;
 pub mod error;
 pub mod fields;
 pub mod guard;
+pub mod predict;
 pub mod read;
 pub mod request_id;
 pub mod rerank;

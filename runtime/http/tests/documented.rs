@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use sotto_http::fields::{ANTHROPIC, CHAT, COMPLETION, EMBEDDING, Field, RERANK, RESPONSE, Support};
+use sotto_http::fields::{ANTHROPIC, CHAT, COMPLETION, EMBEDDING, Field, PREDICT, RERANK, RESPONSE, Support};
 
 const BEGIN: &str = "<!-- fields: written by `SOTTO_UPDATE_GOLDEN=1 cargo test --release -p sotto-http --test documented` -->\n";
 const END: &str = "<!-- end of fields -->";
@@ -37,6 +37,7 @@ fn the_document_has_the_tables_of_the_code() {
         section("POST /v1/completions", COMPLETION),
         section("POST /v1/embeddings", EMBEDDING),
         section("POST /v1/rerank", RERANK),
+        section("POST /v1/predict", PREDICT),
         section("POST /v1/responses", RESPONSE),
         section("POST /v1/messages", ANTHROPIC),
     ]

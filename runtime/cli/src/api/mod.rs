@@ -8,6 +8,7 @@
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's form | `messages` |
 //! | `POST /v1/embeddings` | sentence embeddings | `embeddings`, `encoder` |
 //! | `POST /v1/rerank` | documents by their closeness to a query | `rerank`, `encoder` |
+//! | `POST /v1/predict` | predictions of trees, linear models and networks | `predict` |
 //! | `GET /v1/models`, `/v1/models/ID` | the models | `routes` |
 //! | `POST /tokenize`, `/detokenize` | text to tokens and back | `routes` |
 //! | `GET /ps`, `/health`, `/metrics` | for whoever watches this endpoint | `routes` |
@@ -26,6 +27,7 @@ mod generation;
 mod messages;
 mod metrics;
 mod models;
+mod predict;
 mod prompt;
 mod rerank;
 mod responses;
@@ -79,17 +81,21 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let bars = Bars::new(args.quiet);
     let (stop, before) = (Stop::default(), models::own_memory());
-    let mut opened = open(&args.server, &bars, stop.flag())?;
-    let drafts = &args.drafts;
-    opened.draft(&drafts.draft, drafts.draft_length, &Cache::from_env()?, &bars)?;
+    let mut opened = None;
+    if !args.no_chat {
+        let mut chat = open(&args.server, &bars, stop.flag())?;
+        let drafts = &args.drafts;
+        chat.draft(&drafts.draft, drafts.draft_length, &Cache::from_env()?, &bars)?;
+        note!("{}", chat.description);
+        opened = Some(chat);
+    }
     let key = (!args.no_key).then(|| key(args.api_key.as_deref()));
-    note!("{}", opened.description);
+    let state = Arc::new(routes::State::new(args, opened.as_ref().map(|chat| chat.name.as_str()))?);
     let shown = key.as_ref().map_or("none needed", |key| key.as_str());
     output::line(
         out,
-        &format!("base URL  http://{address}/v1\nAPI key   {shown}\nmodel     {}", opened.name),
+        &format!("base URL  http://{address}/v1\nAPI key   {shown}\nmodel     {}", state.first()),
     )?;
-    let state = Arc::new(routes::State::new(args, &opened.name)?);
     let guard = Guard::new(address, key).allow_hosts(&args.allow_host).allow_origins(&args.allow_origin);
     let router = routes::router(Arc::clone(&state), Arc::new(guard));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -104,8 +110,10 @@ pub fn run(args: &ApiArgs, out: &mut dyn Write) -> Result<()> {
         let _ = ended.send(());
     });
     let served = runtime.block_on(async {
-        let adopted = state.models.adopt_first(opened, stop, before).await;
-        adopted.map_err(|error| std::io::Error::other(error.message().to_owned()))?;
+        if let Some(chat) = opened {
+            let adopted = state.models.adopt_first(chat, stop, before).await;
+            adopted.map_err(|error| std::io::Error::other(error.message().to_owned()))?;
+        }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (begin, begun) = tokio::sync::oneshot::channel::<()>();
         let graceful = async move {

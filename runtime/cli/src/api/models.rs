@@ -70,11 +70,12 @@ pub(super) struct Models {
 }
 
 impl Models {
-    /// The models that `args` name, none of them loaded; `first` is what requests call the first.
+    /// The models that `args` name, none of them loaded; `first` is what requests call the first chat
+    /// model, if there is one.
     ///
     /// # Errors
     /// [`Error::Usage`] for two models of one name.
-    pub(super) fn new(args: &ApiArgs, first: &str, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(super) fn new(args: &ApiArgs, first: Option<&str>, metrics: Arc<Metrics>) -> Result<Self> {
         let entry = |name: String, model: ModelRef, is_first: bool| Entry {
             name,
             model,
@@ -83,7 +84,10 @@ impl Models {
             used: AtomicU64::new(0),
             memory: AtomicU64::new(0),
         };
-        let mut entries = vec![entry(first.to_owned(), ModelRef::parse(&args.server.model)?, true)];
+        let mut entries = Vec::new();
+        if let Some(first) = first {
+            entries.push(entry(first.to_owned(), ModelRef::parse(&args.server.model)?, true));
+        }
         for also in &args.also {
             if entries.iter().any(|known| known.name == also.name) || also.name == args.embedding_model {
                 return Err(Error::Usage(format!(
@@ -125,6 +129,12 @@ impl Models {
     /// 404 for an unknown name; 503 if those that are loaded leave no room and are answering; what opening it fails with.
     pub(super) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
         let index = match name {
+            None if self.entries.is_empty() => {
+                let message = "this endpoint has no chat model; start it without --no-chat";
+                return Err(ApiError::new(StatusCode::NOT_FOUND, message)
+                    .with_code("model_not_found")
+                    .with_param("model"));
+            }
             None => Some(0),
             Some(name) => self.entries.iter().position(|entry| entry.name == name),
         };

@@ -25,7 +25,8 @@ use super::encoder::Encoder;
 use super::error::refusal;
 use super::metrics::Metrics;
 use super::models::Models;
-use super::{chat, completions, embeddings, messages, rerank, responses};
+use super::predict::Predictors;
+use super::{chat, completions, embeddings, messages, predict, rerank, responses};
 use crate::args::ApiArgs;
 
 /// Result of this module.
@@ -36,28 +37,34 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 
 /// The endpoints, for those who ask for another.
 const ENDPOINTS: &str = "POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, \
-                         /v1/messages/count_tokens, /v1/embeddings, /v1/rerank, /tokenize and /detokenize; GET /v1/models, \
-                         /ps, /health and /metrics";
+                         /v1/messages/count_tokens, /v1/embeddings, /v1/rerank, /v1/predict, /tokenize and /detokenize; \
+                         GET /v1/models, /ps, /health and /metrics";
 
 /// What the handlers share.
 pub(super) struct State {
     pub(super) models: Arc<Models>,
     pub(super) encoder: Encoder,
     pub(super) embedding_model: String,
+    pub(super) predictors: Predictors,
     started: u64,
     metrics: Arc<Metrics>,
 }
 
 impl State {
-    /// The models that `args` name, none of them loaded; `first` is what requests call the first.
+    /// The models that `args` name, none of them loaded; `first` is what requests call the first chat model, if there is one.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] for two models of one name.
-    pub(super) fn new(args: &ApiArgs, first: &str) -> Result<Self> {
+    pub(super) fn new(args: &ApiArgs, first: Option<&str>) -> Result<Self> {
         let metrics = Arc::new(Metrics::new());
+        let models = Models::new(args, first, Arc::clone(&metrics))?;
+        let mut taken = models.names();
+        taken.push(&args.embedding_model);
+        let predictors = Predictors::new(args, &taken)?;
         Ok(Self {
-            models: Arc::new(Models::new(args, first, Arc::clone(&metrics))?),
+            models: Arc::new(models),
+            predictors,
             encoder: Encoder::new(args),
             embedding_model: args.embedding_model.clone(),
             started: now(),
@@ -65,9 +72,16 @@ impl State {
         })
     }
 
+    /// What requests call the model that is named at start: the chat model, a predictor, or the encoder.
+    pub(super) fn first(&self) -> &str {
+        let mut names = self.models.names().into_iter().chain(self.predictors.names());
+        names.next().unwrap_or(&self.embedding_model)
+    }
+
     fn names(&self) -> Vec<&str> {
         let mut names = self.models.names();
         names.push(&self.embedding_model);
+        names.extend(self.predictors.names());
         names
     }
 
@@ -75,6 +89,11 @@ impl State {
         let mut object = json!({ "id": id, "object": "model", "created": self.started, "owned_by": "sotto" });
         if let Some(length) = self.models.context_length(id) {
             object["context_length"] = length.into();
+        }
+        if let (Some(object), Some(Value::Object(shape))) =
+            (object.as_object_mut(), self.predictors.shape(id))
+        {
+            object.extend(shape.clone());
         }
         object
     }
@@ -111,6 +130,7 @@ pub(super) fn router(state: Arc<State>, guard: Arc<Guard>) -> Router {
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/rerank", post(rerank::rerank))
         .route("/rerank", post(rerank::rerank))
+        .route("/v1/predict", post(predict::predict))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/ps", get(status))
@@ -192,6 +212,7 @@ async fn status(Extract(state): Extract<Arc<State>>) -> Json<Value> {
         "name": state.embedding_model,
         "state": if state.encoder.is_open() { "loaded" } else { "not loaded" },
     }));
+    models.extend(state.predictors.status());
     Json(json!({ "models": models }))
 }
 

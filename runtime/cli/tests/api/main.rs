@@ -8,5 +8,6 @@ mod endpoint;
 mod errors;
 mod forms;
 mod other_protocols;
+mod predict;
 mod several;
 mod together;

@@ -60,3 +60,19 @@ impl Drop for Serving {
         let _ = self.child.wait();
     }
 }
+
+/// Adds one to the first weight of every row of a matrix.
+pub(crate) fn change_first_column(server: &Path, matrix: &str) {
+    let path = server.join("weights.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+    let start = 8 + header + number(&index[matrix]["data_offsets"][0]);
+    let (rows, columns) = (number(&index[matrix]["shape"][0]), number(&index[matrix]["shape"][1]));
+    for row in 0..rows {
+        let weight = &mut bytes[start + row * columns];
+        *weight = weight.cast_signed().wrapping_add(1).cast_unsigned();
+    }
+    std::fs::write(&path, bytes).unwrap();
+}
