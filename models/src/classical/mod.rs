@@ -3,8 +3,7 @@
 //! * [`trees`]: an ensemble of decision trees is two rounds of exact integers. The client encrypts which bin edges its
 //!   features reach; the first round counts, per leaf, how many conditions on its path fail. The client finds the leaves
 //!   where none does, one per tree, and encrypts that vector; the second round adds up their values.
-//! * [`network`]: a linear model is one round, a network of dense layers and
-//!   convolutions one per layer, with activations and pooling in the clear ([`window`]).
+//! * [`network`]: a linear model is one round, a network of dense layers one per layer, with the activations in the clear.
 //!
 //! Files are read by [`xgboost`], [`lightgbm`] and [`onnx`]; [`import`] tells them apart. Values are split into digits of at
 //! most 8 bits, a row for each ([`digits`]), so that the server's int8 weights lose nothing that a float holds.
@@ -19,7 +18,6 @@ pub mod network;
 pub mod onnx;
 pub mod part;
 pub mod trees;
-pub mod window;
 pub mod xgboost;
 
 pub use part::{Model, Predictor, PredictorPart, import, is_predictor, split, split_to};

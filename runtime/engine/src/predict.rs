@@ -257,9 +257,7 @@ impl OpenPredictor {
         let mut predictions = Vec::with_capacity(rows.len());
         while predictions.len() < rows.len() {
             let rest = &rows[predictions.len()..];
-            // A pass has whole rows, if it has to wait for the slots of one.
-            let slots = self.part.predictor.slots_per_row();
-            let count = (backend.pass_tokens(rest.len().min(MAX_PASS_SLOTS / slots) * slots) / slots).max(1);
+            let count = backend.pass_tokens(rest.len().min(MAX_PASS_ROWS));
             let pass: Vec<&[f64]> = rest[..count].iter().map(Vec::as_slice).collect();
             let (sums, sound) = self.part.predictor.sums(backend, &pass).map_err(backend_error)?;
             self.sound &= sound;
@@ -270,8 +268,8 @@ impl OpenPredictor {
     }
 }
 
-/// Slots of a pass: a body may carry no more tokens.
-const MAX_PASS_SLOTS: usize = sotto_protocol::limits::MAX_TOKENS_PER_BODY as usize;
+/// Rows of a pass: a body may carry no more tokens.
+const MAX_PASS_ROWS: usize = sotto_protocol::limits::MAX_TOKENS_PER_BODY as usize;
 
 /// Splits the model in `file`, unless the cache has its split.
 fn local_predictor(
