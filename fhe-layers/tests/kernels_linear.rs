@@ -96,6 +96,7 @@ fn the_longest_sums_do_not_overflow() {
         check_planes(&weights, &[vec![u64::from(u32::MAX); MAX_COLUMNS]], 4);
         check_planes(&weights, &vec![vec![u64::from(u32::MAX); MAX_COLUMNS]; 7], 4);
         check_planes(&weights, &[vec![255; MAX_COLUMNS]], 1);
+        check_planes(&weights, &[vec![u64::from(u16::MAX); MAX_COLUMNS]], 2);
         check_planes(&weights, &[vec![u64::MAX; MAX_COLUMNS]], 8);
         check_planes(&weights, &vec![vec![(1 << 40) - 1; MAX_COLUMNS]; 5], 5);
         check_planes(&weights, &vec![vec![255; MAX_COLUMNS]; 9], 1);
@@ -109,6 +110,30 @@ fn many_tokens_and_rows_beyond_one_group() {
     let weights = PackedWeights::new(700, 513, &stream.weights(700 * 513));
     let tokens: Vec<_> = (0..7).map(|_| stream.words(513, (1 << 40) - 1)).collect();
     check_planes(&weights, &tokens, 5);
+}
+
+#[test]
+fn gathered_matrices_stay_the_same() {
+    let mut stream = Stream::new(11);
+    // None, one row, rows with padding, and more than is gathered at once.
+    let shapes = [(0, 5), (1, 1), (3, 65), (2100, 32_768), (7, 576)];
+    let plain: Vec<_> = shapes.map(|(rows, cols)| (rows, cols, stream.weights(rows * cols))).into();
+    let mut matrices: Vec<_> =
+        plain.iter().map(|(rows, cols, w)| PackedWeights::new(*rows, *cols, w)).collect();
+    PackedWeights::gather(&mut matrices).unwrap();
+    for (matrix, (rows, cols, weights)) in matrices.iter().zip(&plain) {
+        assert_eq!((matrix.rows(), matrix.cols(), matrix.bytes()), (*rows, *cols, rows * matrix.stride()));
+        (0..*rows)
+            .for_each(|r| assert_eq!(matrix.row(r), &weights[r * cols..(r + 1) * cols], "row {r} of {rows}"));
+        assert!(
+            rows * cols == 0 || matrix.padded_row(0).as_ptr().addr().is_multiple_of(64),
+            "rows begin on lines"
+        );
+    }
+    let copy = matrices[2].clone();
+    drop(matrices);
+    check_planes(&copy, &[stream.words(65, 0xffff)], 2);
+    PackedWeights::gather([]).unwrap();
 }
 
 #[test]

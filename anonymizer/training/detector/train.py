@@ -155,9 +155,8 @@ def train(work: Path, layers: list[int], minutes: float, steps: int, rate: float
     """Trains until `steps` or `minutes` are over, whichever is first, and writes `<work>/<name>.pt` on the way.
 
     The rate falls linearly from `rate` to `floor` of it. With `start`, goes on from the weights of that checkpoint or model
-    directory; if the
-    checkpoint of this name exists, from its step. Each of `processes` sees documents of its own; parameters are averaged
-    every `TOGETHER` steps.
+    directory; if the checkpoint of this name exists, from its step. Each of `processes` sees documents of its own; parameters
+    are averaged every `TOGETHER` steps.
     """
     arguments = (work, layers, minutes, steps, rate, seed, name, start, floor, processes)
     base(work, layers)
